@@ -19,15 +19,15 @@ from thinktime.core.types import Capability, Sampling
 from thinktime.core.usage import Budget
 from thinktime.models.engine.costs import Shape, forward_flops
 from thinktime.planning.graph_search import (
-    Advice,
+    GraphAdvice,
     GraphModel,
     GraphSpace,
+    GraphTable,
     LanguageModelAdvisor,
     ParzenGraphs,
     RandomGraphs,
     Reinforce,
     RuleBasedAdvisor,
-    Table,
     advisor_prompt,
     read_advice,
     search_graphs,
@@ -288,7 +288,7 @@ def test_over_the_limit_nodes_of_the_smallest_model_go_first() -> None:
 
 
 def test_draws_without_an_edge_to_the_decision_are_dropped_and_at_last_an_error() -> None:
-    table = Table.of(SPACE)
+    table = GraphTable.of(SPACE)
     table.edges[:] = -50
     with pytest.raises(InputError, match="tries=20: no graph was legal"):
         table.draw(replace(SPACE, tries=20), np.random.default_rng(0))
@@ -296,7 +296,7 @@ def test_draws_without_an_edge_to_the_decision_are_dropped_and_at_last_an_error(
 
 def test_the_gradient_of_a_draw_is_that_of_its_log_probability() -> None:
     """Its mean over many draws is zero, and a part that was drawn pulls its logit up."""
-    rng, table = np.random.default_rng(0), Table.of(replace(SPACE, edge_temperature=2.0))
+    rng, table = np.random.default_rng(0), GraphTable.of(replace(SPACE, edge_temperature=2.0))
     drawn_tables = [table.draw(SPACE, rng)[1] for _ in range(400)]
     assert np.abs(np.mean([each.fusers for each in drawn_tables], 0)).max() < 0.15
     assert np.abs(np.mean([each.models for each in drawn_tables], 0)).max() < 0.15
@@ -320,7 +320,7 @@ def test_reinforce_moves_towards_what_scores_and_equal_scores_move_nothing() -> 
     flat = Reinforce(SPACE)
     for _ in range(6):
         flat.tell(flat.ask(), 0.0)
-    assert (flat.table.models == 0).all() and (flat.table.edges == Table.of(SPACE).edges).all()
+    assert (flat.table.models == 0).all() and (flat.table.edges == GraphTable.of(SPACE).edges).all()
 
 
 def test_a_search_returns_the_best_graph_by_a_fresh_batch_and_not_the_last_one() -> None:
@@ -375,7 +375,7 @@ def test_the_rules_can_start_from_a_known_combination() -> None:
 
 def test_the_rules_use_every_node_and_let_small_models_read_two_answers() -> None:
     advisor = RuleBasedAdvisor(replace(SPACE, edge_temperature=4.0))
-    advice = Advice(["small"] * 4 + ["medium"], np.full((5, 6), 0.7), np.full(5, 0.5))
+    advice = GraphAdvice(["small"] * 4 + ["medium"], np.full((5, 6), 0.7), np.full(5, 0.5))
     wide = replace(SPACE, budget=12)
     advisor.space = wide
     for _ in range(50):
@@ -458,7 +458,7 @@ def advised(replies: list[str], budget: int = 2) -> tuple[LanguageModelAdvisor, 
 
 def test_a_language_model_proposes_graphs_after_the_pretests() -> None:
     advisor, prompts = advised([GOOD])
-    advisor.advice = Advice(["small", "small"], np.full((2, 3), 0.1), np.full(2, 0.5))
+    advisor.advice = GraphAdvice(["small", "small"], np.full((2, 3), 0.1), np.full(2, 0.5))
     advisor.history = [(Graph.parse("assistant.small;fuser.medium<1"), 0.375)]
     graph = advisor.next_graph(advisor.advice)
     assert str(graph) == "assistant.small;fuser.small<1;fuser.medium<1+2"
@@ -469,7 +469,7 @@ def test_a_language_model_proposes_graphs_after_the_pretests() -> None:
 
 def test_an_unusable_reply_is_asked_for_again_and_then_raised_with_the_reply() -> None:
     advisor, prompts = advised(["no idea", GOOD])
-    advice = Advice(["small", "small"], np.full((2, 3), 0.1), np.full(2, 0.5))
+    advice = GraphAdvice(["small", "small"], np.full((2, 3), 0.1), np.full(2, 0.5))
     advisor.history = [(Graph.parse("assistant.small;fuser.medium<1"), 0.375)]
     assert advisor.next_graph(advice) and "Your last reply cannot be used: reply='graph'" in prompts[1]
     assert len(advisor.unusable) == 1
@@ -486,7 +486,10 @@ def test_an_unusable_reply_is_asked_for_again_and_then_raised_with_the_reply() -
 
 def test_the_prompt_shows_its_own_format() -> None:
     example = advisor_prompt(
-        SPACE, Advice(["small"] * 2, np.zeros((2, 3)), np.zeros(2)), Graph.parse("assistant.small;fuser.medium<1"), 0.5
+        SPACE,
+        GraphAdvice(["small"] * 2, np.zeros((2, 3)), np.zeros(2)),
+        Graph.parse("assistant.small;fuser.medium<1"),
+        0.5,
     )
     assert read_advice(example[example.rindex("Graph:") :], 2)[0].tolist() == [
         [False, True, False],

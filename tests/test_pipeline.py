@@ -23,9 +23,9 @@ from thinktime.core.usage import Budget
 from thinktime.generators.text import Text
 from thinktime.planning.pipeline_search import (
     Allocation,
+    AllocationSearcher,
     Archive,
     BuiltInRules,
-    Choice,
     Evolution,
     LanguageModelSearcher,
     ParzenAllocations,
@@ -33,7 +33,7 @@ from thinktime.planning.pipeline_search import (
     RandomAllocations,
     Reference,
     ResultTable,
-    Searcher,
+    StageChoice,
     Subtask,
     first_trials,
     refuse_shared,
@@ -198,9 +198,9 @@ def two(budget: float = 1000.0) -> PipelineSpace:
 
 def test_the_cost_has_the_check_values_of_the_card() -> None:
     retrieval, answering = two().subtasks
-    assert two().units(retrieval, Choice("72B", 1)) == pytest.approx(814)
-    assert two().units(answering, Choice("70B", 1)) == pytest.approx(114.67, abs=0.01)
-    assert two().cost((Choice("72B", 1), Choice("70B", 1))) == pytest.approx(928.67, abs=0.01)
+    assert two().units(retrieval, StageChoice("72B", 1)) == pytest.approx(814)
+    assert two().units(answering, StageChoice("70B", 1)) == pytest.approx(114.67, abs=0.01)
+    assert two().cost((StageChoice("72B", 1), StageChoice("70B", 1))) == pytest.approx(928.67, abs=0.01)
 
 
 def test_the_cost_is_the_long_formula_of_the_paper() -> None:
@@ -208,7 +208,7 @@ def test_the_cost_is_the_long_formula_of_the_paper() -> None:
     for subtask, model, n in [(two().subtasks[0], "72B", 3), (two().subtasks[1], "3B", 9)]:
         alpha, beta1 = subtask.models[model] / 3e9, subtask.prompt_tokens / subtask.answer_tokens
         beta2, beta3 = 128 / 64, subtask.prompt_tokens / 128
-        assert two().units(subtask, Choice(model, n)) == pytest.approx(
+        assert two().units(subtask, StageChoice(model, n)) == pytest.approx(
             beta2 * (alpha * beta3 / beta1 * (beta1 + n) - 1)
         )
 
@@ -219,18 +219,20 @@ def test_samples_are_the_inverse_of_the_cost() -> None:
         for subtask in within.subtasks:
             for n in (2, 7, 60):
                 model = within.sizes(subtask)[-1]
-                assert within.most_samples(subtask, model, within.units(subtask, Choice(model, n))) == pytest.approx(n)
+                assert within.most_samples(
+                    subtask, model, within.units(subtask, StageChoice(model, n))
+                ) == pytest.approx(n)
 
 
 def test_a_tiny_call_costs_nothing_but_has_flops() -> None:
     tiny = PipelineSpace((Subtask("t", {"s": 1e6}, 10, 10),), 1.0)
-    assert tiny.cost((Choice("s", 1),)) == 0 and tiny.flops((Choice("s", 2),)) == 2 * 1e6 * 30
+    assert tiny.cost((StageChoice("s", 1),)) == 0 and tiny.flops((StageChoice("s", 2),)) == 2 * 1e6 * 30
 
 
 def test_without_a_shared_prompt_each_sample_pays_it() -> None:
     own = replace(two(1e5), shares_prompt=False)
-    assert own.flops((Choice("3B", 4), Choice("3B", 1))) == 2 * 3e9 * (4 * 2176 + 320)
-    assert own.units(own.subtasks[0], Choice("3B", 4)) == 4 * 2176 / 64 - 2
+    assert own.flops((StageChoice("3B", 4), StageChoice("3B", 1))) == 2 * 3e9 * (4 * 2176 + 320)
+    assert own.units(own.subtasks[0], StageChoice("3B", 4)) == 4 * 2176 / 64 - 2
 
 
 @pytest.mark.parametrize(
@@ -262,7 +264,7 @@ def test_what_cannot_work_is_refused_in_one_line(make_it: object, message: str) 
 
 # The archive
 
-SMALL: Allocation = (Choice("3B", 1), Choice("3B", 1))
+SMALL: Allocation = (StageChoice("3B", 1), StageChoice("3B", 1))
 
 
 def test_an_allocation_is_evaluated_once_and_the_best_is_kept_with_its_trace() -> None:
@@ -274,7 +276,7 @@ def test_an_allocation_is_evaluated_once_and_the_best_is_kept_with_its_trace() -
 
     archive = Archive(two(), measure, 3)
     for n in (2, 1, 2, 4, 9):
-        archive.evaluate((Choice("3B", 1), Choice("3B", n)))
+        archive.evaluate((StageChoice("3B", 1), StageChoice("3B", n)))
     assert [one[1].samples for one in calls] == [2, 1, 4], "a known one is no new evaluation, and there are only three"
     assert archive.full and archive.best is not None and archive.best.score == 0.4
     assert [(number, trial.score) for number, trial in archive.improvements] == [(1, 0.2), (3, 0.4)]
@@ -295,11 +297,11 @@ def test_a_failed_evaluation_is_kept_with_its_reason() -> None:
 @pytest.mark.parametrize(
     ("allocation", "reason"),
     [
-        ((Choice("3B", 1),), "give a choice for each of 2 subtasks"),
-        ((Choice("9B", 1), Choice("3B", 1)), "retrieval.model='9B': unknown"),
-        ((Choice("3B", 0), Choice("3B", 1)), "retrieval.samples=0: give 1 to 100"),
-        ((Choice("3B", 101), Choice("3B", 1)), "retrieval.samples=101: give 1 to 100"),
-        ((Choice("72B", 90), Choice("3B", 1)), "the budget is 1000"),
+        ((StageChoice("3B", 1),), "give a choice for each of 2 subtasks"),
+        ((StageChoice("9B", 1), StageChoice("3B", 1)), "retrieval.model='9B': unknown"),
+        ((StageChoice("3B", 0), StageChoice("3B", 1)), "retrieval.samples=0: give 1 to 100"),
+        ((StageChoice("3B", 101), StageChoice("3B", 1)), "retrieval.samples=101: give 1 to 100"),
+        ((StageChoice("72B", 90), StageChoice("3B", 1)), "the budget is 1000"),
     ],
 )
 def test_a_proposal_that_cannot_be_evaluated_is_refused_with_a_reason(allocation: Allocation, reason: str) -> None:
@@ -317,22 +319,22 @@ def test_a_missing_main_metric_lists_those_that_there_are() -> None:
 
 def test_a_table_gives_the_nearest_result_in_the_budget_and_its_own_allocation() -> None:
     rows: dict[Allocation, dict[str, float]] = {
-        (Choice("3B", a), Choice("3B", b)): {"accuracy": a + b / 100} for a in (1, 8) for b in (1, 8, 64)
+        (StageChoice("3B", a), StageChoice("3B", b)): {"accuracy": a + b / 100} for a in (1, 8) for b in (1, 8, 64)
     }
     archive = Archive(two(), ResultTable(rows), 9)
-    trial = archive.evaluate((Choice("3B", 2), Choice("3B", 9)))
-    assert trial is not None and trial.allocation == (Choice("3B", 8), Choice("3B", 8))
+    trial = archive.evaluate((StageChoice("3B", 2), StageChoice("3B", 9)))
+    assert trial is not None and trial.allocation == (StageChoice("3B", 8), StageChoice("3B", 8))
     assert trial.score == trial.metrics["accuracy"] == rows[trial.allocation]["accuracy"]
     again = archive.evaluate(trial.allocation)
     assert again is trial and len(archive.trials) == 1
-    assert archive.evaluate((Choice("72B", 1), Choice("3B", 1))) is None
+    assert archive.evaluate((StageChoice("72B", 1), StageChoice("3B", 1))) is None
     assert "the table has no result of these models in the budget" in archive.rejected[0][1]
 
 
 # The searches
 
 
-def run_on(searcher: Searcher, task: str = "solver", budget: float = BUDGETS[0], n: int = 20) -> Archive:
+def run_on(searcher: AllocationSearcher, task: str = "solver", budget: float = BUDGETS[0], n: int = 20) -> Archive:
     table = ResultTable({one: {"accuracy": accuracy(task, one)} for one in every(budget)})
     archive = Archive(constructed(budget), table, n)
     search_allocations(searcher, archive)
@@ -346,7 +348,9 @@ def test_the_first_trials_compare_the_models_of_a_subtask_at_equal_cost() -> Non
     short = PipelineSpace((Subtask("a", {"s": 3e9, "l": 3e10}, 128, 64),), 100)
     small, large = (short.cost(trial) for _, trial in first_trials(short))
     assert large - 1 < small <= large, "equal up to one sample of the small model"
-    assert trials[0][1] == (Choice("3B", 60), Choice("70B", 1)), "at most 60 samples, beside the largest model"
+    assert trials[0][1] == (StageChoice("3B", 60), StageChoice("70B", 1)), (
+        "at most 60 samples, beside the largest model"
+    )
     poor = list(first_trials(two(900.0)))
     assert all(within.cost(trial) <= 900 for _, trial in poor)
     assert {trial[1].model for place, trial in poor if place == 0} == {"3B"}, "the others get their smallest model"
@@ -379,19 +383,19 @@ def test_the_rules_stop_doubling_at_the_knee() -> None:
 
     archive = Archive(within, measure, 40)
     for a in (2, 4, 8):
-        archive.evaluate((Choice("3B", a), Choice("3B", 1)))
+        archive.evaluate((StageChoice("3B", a), StageChoice("3B", 1)))
     rules._started = True
-    best = (Choice("3B", 4), Choice("3B", 1))
+    best = (StageChoice("3B", 4), StageChoice("3B", 1))
     near = list(rules._near(archive, best))
-    assert near[0] == (Choice("3B", 4), Choice("3B", 2)), "the other subtask is doubled first"
-    assert (Choice("3B", 8), Choice("3B", 1)) not in near[:3]
+    assert near[0] == (StageChoice("3B", 4), StageChoice("3B", 2)), "the other subtask is doubled first"
+    assert (StageChoice("3B", 8), StageChoice("3B", 1)) not in near[:3]
     assert archive.best is not None and archive.best.allocation == best, "of equal scores the cheaper one"
 
 
 def test_better_parents_have_more_children_and_the_archive_is_not_edited() -> None:
     within = constructed(BUDGETS[0])
     evolution = Evolution(within, mutation=0.0, crossover=0.0)
-    parents = [tuple(Choice("1M", n) for _ in SUBTASKS) for n in (1, 2, 4)]
+    parents = [tuple(StageChoice("1M", n) for _ in SUBTASKS) for n in (1, 2, 4)]
     children = Counter(evolution.child(parents)[0].samples for _ in range(600))
     assert children[1] < children[2] < children[4]
     before = list(parents)
@@ -437,7 +441,7 @@ def test_a_language_model_writes_guidelines_and_proposes() -> None:
     searcher = LanguageModelSearcher(two(), reply, batch=2)
     archive = Archive(two(), lambda allocation: {"accuracy": 0.1 * allocation[0].samples ** 0.5}, 6)
     search_allocations(searcher, archive)
-    assert len(archive.trials) == 6 and archive.trials[-1].allocation == (Choice("3B", 5), Choice("3B", 5))
+    assert len(archive.trials) == 6 and archive.trials[-1].allocation == (StageChoice("3B", 5), StageChoice("3B", 5))
     assert searcher.guidelines == ["the small model", "more samples"] and len(searcher.replies) == 4
     assert "the small model" in prompts[3] and '"retrieval": {"model": "3B", "samples": 2}' in prompts[3]
     assert "budget of 1000" in prompts[0] and "What was learned:\nnothing yet" in prompts[0]
@@ -469,7 +473,7 @@ def test_one_valid_proposal_of_several_is_used() -> None:
     searcher = LanguageModelSearcher(two(), lambda prompt: proposal(("9B", 1, "3B", 1), ("3B", 7, "3B", 1)))
     archive = Archive(two(), lambda allocation: {"accuracy": 0.5}, 4)
     search_allocations(searcher, archive)
-    assert archive.trials[-1].allocation == (Choice("3B", 7), Choice("3B", 1))
+    assert archive.trials[-1].allocation == (StageChoice("3B", 7), StageChoice("3B", 1))
 
 
 # The constructed pipeline
@@ -477,7 +481,10 @@ def test_one_valid_proposal_of_several_is_used() -> None:
 
 def test_more_samples_of_a_stage_flatten_and_the_knee_moves_with_the_stage_before() -> None:
     def solver(first: int) -> list[float]:
-        return [accuracy("solver", (Choice("1M", first), Choice("3M", n), Choice("3M", 8))) for n in (1, 2, 4, 8, 16)]
+        return [
+            accuracy("solver", (StageChoice("1M", first), StageChoice("3M", n), StageChoice("3M", 8)))
+            for n in (1, 2, 4, 8, 16)
+        ]
 
     gains = [b - a for a, b in pairwise(solver(1))]
     assert gains[0] > gains[-1] > 0

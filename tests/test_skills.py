@@ -795,10 +795,10 @@ def test_a_prompt_without_additions_equals_the_problems_own_so_first_answers_are
 
 
 def test_solutions_and_revisions_answer_the_problem_and_plans_and_judgements_do_not() -> None:
-    answers = {"solve", "assemble", "check_format", "aggregate", "final", "revise", "fuse"}
+    answers = {"solve", "assemble", "check_format", "aggregate", "final", "revise", "fuse", "repair", "answer_from"}
     assert {name for name, prompt in prompts().items() if prompt.is_answer} == answers
     assert prompts().keys() == answers | {
-        *("plan", "check", "judge"),
+        *("plan", "check", "judge", "retrieve"),
         *("rank", "critique", "argue", "verdict", "write_tests", "evaluate"),
     }
 

@@ -22,14 +22,14 @@ from experiments.intervals import as_number, as_points, difference, mean, ratio
 from experiments.plot import legend_below, line, logarithmic, panels, save
 from experiments.provenance import begin, write_json
 from thinktime.planning.graph_search import (
-    Found,
+    FoundGraph,
+    GraphSearcher,
     GraphSpace,
     Measure,
     ParzenGraphs,
     RandomGraphs,
     Reinforce,
     RuleBasedAdvisor,
-    Searcher,
     search_graphs,
 )
 from thinktime.strategies.composition.agent_graph import Graph
@@ -49,7 +49,7 @@ BATCHES = (8, 32, 128)
 PRICES = (0.0, 0.01, 0.03)
 """Of a second, in accuracy."""
 KNOWN = "rules, models known"
-SEARCHERS: Mapping[str, Callable[[GraphSpace, int], Searcher]] = {
+SEARCHERS: Mapping[str, Callable[[GraphSpace, int], GraphSearcher]] = {
     "random": RandomGraphs,
     "random, dense": lambda within, seed: RandomGraphs(dense(within), seed),
     "REINFORCE": Reinforce,
@@ -91,7 +91,7 @@ def run(
     seed: int,
     price: float = 0.0,
     best: Graph | None = None,
-) -> Found:
+) -> FoundGraph:
     """One search; `KNOWN` needs the best known graph."""
     within = space(budget)
     searcher = SEARCHERS[name](within, seed)
@@ -102,7 +102,7 @@ def run(
     return search_graphs(searcher, noisy(task, batch, seed, price, within), evaluations)
 
 
-def incumbents(task: str, found: Found) -> list[float]:
+def incumbents(task: str, found: FoundGraph) -> list[float]:
     """The true accuracy of the graph with the highest mean score, after each evaluation."""
     scores: dict[Graph, list[float]] = {}
     values = []

@@ -32,15 +32,15 @@ from experiments.plot import legend_below, line, logarithmic, panels, save
 from experiments.provenance import begin, write_json
 from thinktime.planning.pipeline_search import (
     Allocation,
+    AllocationSearcher,
     Archive,
     BuiltInRules,
-    Choice,
     Evolution,
     ParzenAllocations,
     PipelineSpace,
     RandomAllocations,
     ResultTable,
-    Searcher,
+    StageChoice,
     search_allocations,
 )
 
@@ -54,7 +54,7 @@ PROBLEMS = (50, 200)
 SHOWN = (10, 20, 40)
 OF_MAP = ("random", "evolution", "rules")
 """Searchers of the map; TPE would take too long."""
-SEARCHERS: Mapping[str, Callable[[PipelineSpace, int], Searcher]] = {
+SEARCHERS: Mapping[str, Callable[[PipelineSpace, int], AllocationSearcher]] = {
     "random": RandomAllocations,
     "evolution": Evolution,
     "TPE": ParzenAllocations,
@@ -137,16 +137,16 @@ def insights(task: str) -> dict[str, Any]:
     The accuracy by the model of each subtask at about equal cost; by samples of the solver; and the number of solver
     samples at which a doubling gains less than a point, with few and with many samples of the first stage.
     """
-    within, rest = space(BUDGETS[-1]), (Choice("1M", 4), Choice("3M", 8), Choice("3M", 16))
+    within, rest = space(BUDGETS[-1]), (StageChoice("1M", 4), StageChoice("3M", 8), StageChoice("3M", 16))
     by_model: dict[str, dict[str, float]] = {}
     for place, subtask in enumerate(SUBTASKS):
-        units = within.units(subtask, Choice(within.sizes(subtask)[-1], 1))
+        units = within.units(subtask, StageChoice(within.sizes(subtask)[-1], 1))
         for model in within.sizes(subtask):
             n = max(1, int(within.most_samples(subtask, model, units)))
-            allocation = (*rest[:place], Choice(model, n), *rest[place + 1 :])
+            allocation = (*rest[:place], StageChoice(model, n), *rest[place + 1 :])
             by_model.setdefault(subtask.name, {})[f"{model}*{n}"] = accuracy(task, allocation)
     curves = {
-        str(first): [accuracy(task, (Choice("1M", first), Choice("3M", n), rest[2])) for n in SAMPLES]
+        str(first): [accuracy(task, (StageChoice("1M", first), StageChoice("3M", n), rest[2])) for n in SAMPLES]
         for first in (1, 32)
     }
     knees = {}

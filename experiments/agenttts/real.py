@@ -32,10 +32,10 @@ from thinktime.planning.pipeline_search import (
     Allocation,
     Archive,
     BuiltInRules,
-    Choice,
     PipelineSpace,
     Reference,
     ResultTable,
+    StageChoice,
     Subtask,
     refuse_shared,
     search_allocations,
@@ -131,7 +131,7 @@ def searched(runs: Mapping[str, Mapping[str, Run]]) -> dict[str, Any]:
 
     pairs = [(n, k) for n in range(1, GENERATED + 1) for k in range(1, REPAIRED + 1)]
     results: dict[Allocation, dict[str, float]] = {
-        (Choice("main", n), Choice("main", k)): {"accuracy": fmean(of(halves[0], n, k))} for n, k in pairs
+        (StageChoice("main", n), StageChoice("main", k)): {"accuracy": fmean(of(halves[0], n, k))} for n, k in pairs
     }
     archive = Archive(space, ResultTable(results), len(pairs) // 2)
     first, second = (choice.samples for choice in search_allocations(BuiltInRules(space), archive).allocation)

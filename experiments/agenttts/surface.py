@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from functools import cache
 from itertools import product
 
-from thinktime.planning.pipeline_search import Allocation, Choice, PipelineSpace, Reference, Subtask
+from thinktime.planning.pipeline_search import Allocation, PipelineSpace, Reference, StageChoice, Subtask
 
 SAMPLES = (1, 2, 4, 8, 16, 32)
 PARAMETERS = {"1M": 1e6, "3M": 3e6, "10M": 1e7, "30M": 3e7}
@@ -83,7 +83,7 @@ def accuracy(task: str, allocation: Allocation) -> float:
 def every(budget: float) -> tuple[Allocation, ...]:
     """All allocations of the grid within the budget."""
     within = space(budget)
-    choices = [[Choice(model, n) for model in subtask.models for n in SAMPLES] for subtask in SUBTASKS]
+    choices = [[StageChoice(model, n) for model in subtask.models for n in SAMPLES] for subtask in SUBTASKS]
     return tuple(allocation for allocation in product(*choices) if within.cost(allocation) <= budget)
 
 

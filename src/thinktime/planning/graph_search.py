@@ -217,7 +217,7 @@ class GraphSpace:
         return (Graph((*nodes, decision)) if last else None), places
 
 
-class Searcher(Protocol):
+class GraphSearcher(Protocol):
     """Proposes graphs and learns from their scores."""
 
     pretests: int
@@ -233,7 +233,7 @@ class Searcher(Protocol):
 
 
 @dataclass(frozen=True)
-class Scored:
+class ScoredGraph:
     """A graph, its score, and the batch of problems that it was scored on."""
 
     graph: Graph
@@ -242,15 +242,15 @@ class Scored:
 
 
 @dataclass(frozen=True)
-class Found:
+class FoundGraph:
     """The result of a search: the graph, its mean score, and all evaluations in order."""
 
     graph: Graph
     score: float
-    history: tuple[Scored, ...]
+    history: tuple[ScoredGraph, ...]
 
 
-def search_graphs(searcher: Searcher, measure: Measure, evaluations: int, *, top: int = 3) -> Found:
+def search_graphs(searcher: GraphSearcher, measure: Measure, evaluations: int, *, top: int = 3) -> FoundGraph:
     """Score ``evaluations`` graphs, and return the best.
 
     The last ``top`` evaluations score the graphs with the highest mean scores once more, all on one fresh batch: of
@@ -262,10 +262,10 @@ def search_graphs(searcher: Searcher, measure: Measure, evaluations: int, *, top
     at_least("top", top, 1)
     if evaluations <= top:
         raise InputError("evaluations", evaluations, f"give more than top={top}, which are scored again at the end")
-    history: list[Scored] = []
+    history: list[ScoredGraph] = []
 
     def score(graph: Graph, batch: int) -> float:
-        history.append(Scored(graph, measure(graph, batch), batch))
+        history.append(ScoredGraph(graph, measure(graph, batch), batch))
         return history[-1].score
 
     for number in range(evaluations - top):
@@ -279,11 +279,11 @@ def search_graphs(searcher: Searcher, measure: Measure, evaluations: int, *, top
         scores[graph].append(score(graph, evaluations))
     # the graphs were chosen for their first scores, so the fresh one decides
     chosen = max(best, key=lambda graph: (scores[graph][-1], fmean(scores[graph])))
-    return Found(chosen, scores[chosen][-1], tuple(history))
+    return FoundGraph(chosen, scores[chosen][-1], tuple(history))
 
 
 @dataclass
-class Table:
+class GraphTable:
     """Independent probabilities of the parts of a graph, in logits.
 
     ``edges`` is ``[nodes, nodes + 1]`` for edges from earlier to later nodes and to the decision, ``fusers`` is
@@ -295,12 +295,12 @@ class Table:
     models: Floats
 
     @classmethod
-    def of(cls, space: GraphSpace) -> Table:
+    def of(cls, space: GraphSpace) -> GraphTable:
         """The table before any learning: sparse edges, both roles and all models equally likely."""
         n = space.budget
         return cls(np.full((n, n + 1), -2 / space.edge_temperature), np.zeros(n), np.zeros((n, len(space.models))))
 
-    def draw(self, space: GraphSpace, rng: np.random.Generator) -> tuple[Graph, Table]:
+    def draw(self, space: GraphSpace, rng: np.random.Generator) -> tuple[Graph, GraphTable]:
         """A legal graph, and the gradient of the log-probability of its draw. Illegal draws are dropped.
 
         Raises:
@@ -318,7 +318,7 @@ class Table:
             graph = space.legal([names[pick] for pick in picks], edges, list(fusers), rng)
             if graph is not None:
                 of_models = np.eye(len(names))[picks] - shares
-                return graph, Table((edges - likely) * possible, fusers - fuse, of_models)
+                return graph, GraphTable((edges - likely) * possible, fusers - fuse, of_models)
         raise InputError("tries", space.tries, "no graph was legal; give more tries or a higher edge_temperature")
 
 
@@ -329,7 +329,7 @@ class RandomGraphs:
 
     def __init__(self, space: GraphSpace, seed: int = 0) -> None:
         self.space, self.rng = space, np.random.default_rng(seed)
-        self.table = Table.of(space)
+        self.table = GraphTable.of(space)
 
     def ask(self) -> Graph:
         """A random legal graph."""
@@ -376,7 +376,7 @@ class Reinforce(RandomGraphs):
         self._gradients = []
 
     @staticmethod
-    def _parts(table: Table) -> list[Floats]:
+    def _parts(table: GraphTable) -> list[Floats]:
         return [table.edges, table.fusers, table.models]
 
 
@@ -440,7 +440,7 @@ def parzen_study(seed: int) -> Any:
 
 
 @dataclass
-class Advice:
+class GraphAdvice:
     """What an advisor changes: the nodes of a graph, smallest model first, and the probability of each edge."""
 
     models: list[str]
@@ -497,7 +497,7 @@ class RuleBasedAdvisor:
         self.history: list[tuple[Graph, float]] = []
         self.advice = next(self._variants(combination)) if combination else None
         self.pretests = 1 if combination else len(self._affordable()) + self.tried * variants
-        self._variations: list[Advice] = []
+        self._variations: list[GraphAdvice] = []
         self._tested: list[float] = []
         self._best: tuple[float, Edges, npt.NDArray[np.bool_]] | None = None
 
@@ -533,7 +533,7 @@ class RuleBasedAdvisor:
 
         return sorted(self.space.combinations, key=worth, reverse=True)[: self.tried]
 
-    def next_graph(self, advice: Advice) -> Graph:
+    def next_graph(self, advice: GraphAdvice) -> Graph:
         """The graph of the next round."""
         return self._draw(advice)
 
@@ -562,16 +562,16 @@ class RuleBasedAdvisor:
         assert graph is not None
         return graph
 
-    def _variants(self, counts: Mapping[str, int]) -> Iterator[Advice]:
+    def _variants(self, counts: Mapping[str, int]) -> Iterator[GraphAdvice]:
         """The combination, then with one more of its weakest nodes left out each time."""
         models = [name for name in self.sizes for _ in range(counts.get(name, 0))]
         for left_out in range(min(self.variants, len(models))):
             some = models[left_out:]
             n = len(some)
             prior = float(_sigmoid(np.array(-2 / self.space.edge_temperature)))
-            yield Advice(some, np.full((n, n + 1), prior), np.full(n, 0.5))
+            yield GraphAdvice(some, np.full((n, n + 1), prior), np.full(n, 0.5))
 
-    def _draw(self, advice: Advice) -> Graph:
+    def _draw(self, advice: GraphAdvice) -> Graph:
         """A graph of the table that keeps the rules."""
         n, models = len(advice.models), advice.models
         edges = np.triu(self.rng.random((n, n + 1)) < advice.edges, 1)
@@ -628,7 +628,7 @@ class LanguageModelAdvisor(RuleBasedAdvisor):
         self.unusable: list[str] = []
         """What was wrong with the unusable ones."""
 
-    def next_graph(self, advice: Advice) -> Graph:
+    def next_graph(self, advice: GraphAdvice) -> Graph:
         """The graph that the language model writes.
 
         Raises:
@@ -692,7 +692,7 @@ Edges:
 2 > decision 0.900"""
 
 
-def advisor_prompt(space: GraphSpace, advice: Advice, graph: Graph, score: float) -> str:
+def advisor_prompt(space: GraphSpace, advice: GraphAdvice, graph: Graph, score: float) -> str:
     """The prompt for the language model: the nodes, the last graph and its score, the table, and the rules."""
     sizes = {name: f"{name}, {space.models[name].parameters:.3g} parameters" for name in space.models}
     nodes = "\n".join(f"{number} {sizes[name]}" for number, name in enumerate(advice.models, 1))

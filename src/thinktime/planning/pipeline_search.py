@@ -67,14 +67,14 @@ class Subtask:
 
 
 @dataclass(frozen=True)
-class Choice:
+class StageChoice:
     """What one subtask gets."""
 
     model: str
     samples: int
 
 
-Allocation = tuple[Choice, ...]
+Allocation = tuple[StageChoice, ...]
 """A choice for each subtask, in order."""
 
 
@@ -111,7 +111,7 @@ class PipelineSpace:
             words = ", ".join(f"{t.name}: {c.model}*{c.samples}" for t, c in zip(self.subtasks, cheapest, strict=True))
             raise InputError("budget", self.budget, f"the cheapest is {words}, which costs {self.cost(cheapest):.4g}")
 
-    def units(self, subtask: Subtask, choice: Choice) -> float:
+    def units(self, subtask: Subtask, choice: StageChoice) -> float:
         """The cost of a choice in calls of the reference: the prompt once, then each sample; never below 0.
 
         Attention and the merging of samples are left out.
@@ -144,7 +144,7 @@ class PipelineSpace:
 
     def cheapest(self) -> Allocation:
         """The smallest model with the fewest samples, for each subtask."""
-        return tuple(Choice(self.sizes(subtask)[0], self.samples[0]) for subtask in self.subtasks)
+        return tuple(StageChoice(self.sizes(subtask)[0], self.samples[0]) for subtask in self.subtasks)
 
     def sizes(self, subtask: Subtask) -> list[str]:
         """The models of a subtask, the smallest first."""
@@ -182,7 +182,7 @@ class PipelineSpace:
 
 
 @dataclass(frozen=True)
-class Trial:
+class Evaluated:
     """An evaluated allocation: its cost and its metrics. A failed one has a reason and no score."""
 
     allocation: Allocation
@@ -242,11 +242,11 @@ class Archive:
     def __init__(self, space: PipelineSpace, measure: Measure, evaluations: int, main: str = "accuracy") -> None:
         at_least("evaluations", evaluations, 1)
         self.space, self.main, self.evaluations = space, main, evaluations
-        self.trials: list[Trial] = []
+        self.trials: list[Evaluated] = []
         self.rejected: list[tuple[Allocation, str]] = []
         """Proposals that were not evaluated, with the reason."""
         self._measure = measure
-        self._known: dict[Allocation, Trial] = {}
+        self._known: dict[Allocation, Evaluated] = {}
 
     @property
     def full(self) -> bool:
@@ -254,15 +254,15 @@ class Archive:
         return len(self.trials) >= self.evaluations
 
     @property
-    def best(self) -> Trial | None:
+    def best(self) -> Evaluated | None:
         """The evaluation with the highest score; of equal ones the cheapest."""
         scored = [trial for trial in self.trials if trial.score is not None]
         return max(scored, key=lambda trial: (trial.score or 0.0, -trial.cost), default=None)
 
     @property
-    def improvements(self) -> list[tuple[int, Trial]]:
+    def improvements(self) -> list[tuple[int, Evaluated]]:
         """The evaluations that were better than all before, with their numbers from 1."""
-        found: list[tuple[int, Trial]] = []
+        found: list[tuple[int, Evaluated]] = []
         for number, trial in enumerate(self.trials, 1):
             if trial.score is not None and (not found or trial.score > (found[-1][1].score or 0.0)):
                 found.append((number, trial))
@@ -296,7 +296,7 @@ class Archive:
             return None
         return trial.score if trial is not None else None
 
-    def evaluate(self, allocation: Allocation) -> Trial | None:
+    def evaluate(self, allocation: Allocation) -> Evaluated | None:
         """The evaluation of a proposal; None if it is refused (see ``rejected``).
 
         Raises:
@@ -312,30 +312,30 @@ class Archive:
             self.trials.append(self._known[mine])
         return self._known.get(mine)
 
-    def _evaluated(self, allocation: Allocation) -> Trial:
+    def _evaluated(self, allocation: Allocation) -> Evaluated:
         cost = self.space.cost(allocation)
         try:
             metrics = self._measure(allocation)
         except ThinktimeError as error:
-            return Trial(allocation, cost, None, {}, str(error))
+            return Evaluated(allocation, cost, None, {}, str(error))
         if self.main not in metrics:
             raise InputError("main", self.main, f"the results have {', '.join(sorted(metrics)) or 'no metric'}")
-        return Trial(allocation, cost, float(metrics[self.main]), metrics)
+        return Evaluated(allocation, cost, float(metrics[self.main]), metrics)
 
 
-class Searcher(Protocol):
+class AllocationSearcher(Protocol):
     """Proposes allocations."""
 
     def propose(self, archive: Archive) -> Sequence[Allocation]:
         """The next proposals."""
         ...
 
-    def learn(self, allocation: Allocation, trial: Trial | None) -> None:
+    def learn(self, allocation: Allocation, trial: Evaluated | None) -> None:
         """The evaluation of a proposal; None if it was refused."""
         ...
 
 
-def search_allocations(searcher: Searcher, archive: Archive) -> Trial:
+def search_allocations(searcher: AllocationSearcher, archive: Archive) -> Evaluated:
     """Evaluate what the searcher proposes until no evaluation is left; return the best.
 
     Raises:
@@ -373,7 +373,7 @@ class RandomAllocations:
         """One allocation."""
         return [self.draw()]
 
-    def learn(self, allocation: Allocation, trial: Trial | None) -> None:
+    def learn(self, allocation: Allocation, trial: Evaluated | None) -> None:
         """Learn nothing."""
 
     def draw(self) -> Allocation:
@@ -381,7 +381,9 @@ class RandomAllocations:
         low, high = self.space.samples
         for _ in range(TRIES):
             drawn = tuple(
-                Choice(self.rng.choice(self.space.sizes(subtask)), floor(low * ((high + 1) / low) ** self.rng.random()))
+                StageChoice(
+                    self.rng.choice(self.space.sizes(subtask)), floor(low * ((high + 1) / low) ** self.rng.random())
+                )
                 for subtask in self.space.subtasks
             )
             if self.space.allows(drawn):
@@ -442,7 +444,7 @@ class Evolution(RandomAllocations):
                 model = self.rng.choice(self.space.sizes(subtask))
             if self.rng.random() < self.mutation:
                 samples = min(max(samples + self.rng.randint(-self.step, self.step), low), high)
-            genes[place] = Choice(model, samples)
+            genes[place] = StageChoice(model, samples)
         return tuple(genes)
 
 
@@ -462,7 +464,7 @@ class ParzenAllocations:
         self._trial = self._study.ask()
         return [
             tuple(
-                Choice(
+                StageChoice(
                     self._trial.suggest_categorical(f"{subtask.name} model", self.space.sizes(subtask)),
                     self._trial.suggest_int(f"{subtask.name} samples", low, high, log=True),
                 )
@@ -470,7 +472,7 @@ class ParzenAllocations:
             )
         ]
 
-    def learn(self, allocation: Allocation, trial: Trial | None) -> None:
+    def learn(self, allocation: Allocation, trial: Evaluated | None) -> None:
         """Add the score to the study."""
         from optuna.trial import TrialState
 
@@ -487,8 +489,8 @@ def first_trials(space: PipelineSpace) -> Iterator[tuple[int, Allocation]]:
     sample of their largest models if the budget allows it, else of their smallest.
     """
     low, high = space.samples
-    smallest = [Choice(space.sizes(subtask)[0], low) for subtask in space.subtasks]
-    largest = [Choice(space.sizes(subtask)[-1], low) for subtask in space.subtasks]
+    smallest = [StageChoice(space.sizes(subtask)[0], low) for subtask in space.subtasks]
+    largest = [StageChoice(space.sizes(subtask)[-1], low) for subtask in space.subtasks]
     for place, subtask in enumerate(space.subtasks):
         others = [each for each in range(len(space.subtasks)) if each != place]
         rest = sum(space.units(space.subtasks[each], smallest[each]) for each in others)
@@ -498,7 +500,7 @@ def first_trials(space: PipelineSpace) -> Iterator[tuple[int, Allocation]]:
         for model in space.sizes(subtask):
             samples = min(floor(space.most_samples(subtask, model, most) + 1e-9), TRIAL_SAMPLES, high)
             if samples >= low:
-                yield place, (*beside[:place], Choice(model, samples), *beside[place + 1 :])
+                yield place, (*beside[:place], StageChoice(model, samples), *beside[place + 1 :])
 
 
 class BuiltInRules(Evolution):
@@ -548,7 +550,7 @@ class BuiltInRules(Evolution):
                 if score is None or score <= best + self.tolerance:
                     continue
                 best = score
-                larger = (*chosen[:place], Choice(trial[place].model, self.space.samples[0]), *chosen[place + 1 :])
+                larger = (*chosen[:place], StageChoice(trial[place].model, self.space.samples[0]), *chosen[place + 1 :])
                 chosen = larger if self.space.allows(larger) else chosen
         return chosen
 
@@ -567,7 +569,7 @@ class BuiltInRules(Evolution):
             for model in subtask.models:
                 samples = floor(self.space.most_samples(subtask, model, units) + 1e-9)
                 for one in {self._within(samples), self.space.samples[0]}:
-                    yield (*best[:place], Choice(model, one), *best[place + 1 :])
+                    yield (*best[:place], StageChoice(model, one), *best[place + 1 :])
         for place in places:
             yield self._with(best, place, 0.5)
 
@@ -583,7 +585,7 @@ class BuiltInRules(Evolution):
         one = allocation[place]
         return (
             *allocation[:place],
-            Choice(one.model, self._within(floor(one.samples * factor))),
+            StageChoice(one.model, self._within(floor(one.samples * factor))),
             *allocation[place + 1 :],
         )
 
@@ -591,7 +593,7 @@ class BuiltInRules(Evolution):
         """The allocation with the next smaller model of one subtask."""
         sizes, one = self.space.sizes(self.space.subtasks[place]), allocation[place]
         model = sizes[max(0, sizes.index(one.model) - 1)]
-        return (*allocation[:place], Choice(model, one.samples), *allocation[place + 1 :])
+        return (*allocation[:place], StageChoice(model, one.samples), *allocation[place + 1 :])
 
     def _within(self, samples: int) -> int:
         low, high = self.space.samples
@@ -666,7 +668,7 @@ class LanguageModelSearcher:
                 return found[: self.batch]
         raise ModelError(f"searcher: two proposals in turn had nothing new and valid: {' / '.join(self.replies[-2:])}")
 
-    def learn(self, allocation: Allocation, trial: Trial | None) -> None:
+    def learn(self, allocation: Allocation, trial: Evaluated | None) -> None:
         """The archive has all results."""
 
     def _ask(self, archive: Archive, words: str) -> str:
@@ -728,6 +730,6 @@ class LanguageModelSearcher:
                 raise UnknownNameError("subtask", name, names)
         if missing := [name for name in names if name not in row]:
             raise InputError("allocation", row, f"it lacks the subtask {missing[0]}")
-        chosen = tuple(Choice(str(row[name].get("model")), row[name].get("samples", 0)) for name in names)
+        chosen = tuple(StageChoice(str(row[name].get("model")), row[name].get("samples", 0)) for name in names)
         self.space.check(chosen)
         return chosen
