@@ -155,7 +155,7 @@ def test_an_unknown_role_gets_the_nearest_one() -> None:
 
 def test_a_role_that_no_model_fills_is_refused_before_a_token() -> None:
     generator = ToyGenerator(drawn)
-    with pytest.raises(CapabilityError, match="a node runs on model='judge'; the search has main"):
+    with pytest.raises(CapabilityError, match="a node runs on model='judge'; the search has draft, main"):
         check("agent_graph", AgentGraph("assistant.judge;fuser<1"), toy_search(generator))
     assert generator.asked == []
 

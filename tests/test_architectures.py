@@ -225,7 +225,7 @@ def test_wrong_options_of_a_search_are_refused(options: dict[str, Any], message:
 
 def test_without_optuna_one_line_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "optuna", None)
-    with pytest.raises(InputError, match=r"method='tpe': run pip install 'thinktime\[optuna\]', or take gp"):
+    with pytest.raises(InputError, match=r"method='tpe': run pip install 'thinktime\[search\]', or take gp"):
         search(SPACE, gain, "tpe")
 
 

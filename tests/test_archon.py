@@ -440,7 +440,7 @@ def refusal(strategy: Archon, search: Search, error: type[Exception]) -> str:
 
 def test_a_role_that_no_model_fills_is_refused_before_a_token() -> None:
     said = refusal(archon(Generate(samples=2), Fuse("large")), talk(), CapabilityError)
-    assert said == "layer 1 fuse.model='large': no model has this role; the search has main"
+    assert said == "layer 1 fuse.model='large': no model has this role; the search has draft, main"
     said = refusal(archon(Generate(samples=2), Top("judge")), talk(), CapabilityError)
     assert said == "layer 1 score.scorer='judge': no scorer has this role; the search has none"
     assert "a scorer" in refusal(archon(Generate(samples=2), Top()), talk(), CapabilityError)

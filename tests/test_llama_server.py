@@ -284,8 +284,7 @@ def test_an_evaluation_harness_reads_the_gateways_accuracy_and_usage(
 ) -> None:
     """Runs inspect_ai as a user does, on a task file."""
     pytest.importorskip("inspect_ai")
-    from thinktime.gateway import app
-
+    whole = replies.completion
     asked = {problem.question: problem.answer for problem in problems("test", 6, seed=3)}
     (tmp_path / "pocket.py").write_text(TASK)
     lines = [json.dumps({"input": question, "target": str(answer)}) for question, answer in asked.items()]
@@ -293,11 +292,11 @@ def test_an_evaluation_harness_reads_the_gateways_accuracy_and_usage(
     pairs: list[tuple[str, Any]] = []
 
     def completion(outcome: SearchOutcome) -> dict[str, Any]:
-        answer = replies.completion(outcome)
+        answer = whole(outcome)
         pairs.append((outcome.request.prompt[-1]["content"], answer))
         return answer
 
-    monkeypatch.setattr(app, "completion", completion)
+    monkeypatch.setattr(replies, "completion", completion)
     with Serving(url) as gateway:
         model = f"openai-api/gateway/majority:n=4/{only_model(url)}"
         options = ("--model", model, "--max-tokens", "100", "--display", "none", "--log-format", "json")

@@ -175,8 +175,8 @@ def test_stages_that_make_no_sense_are_refused_in_one_line(stages: str, message:
 
 def test_a_stage_without_its_model_prompt_or_documents_is_refused_before_a_token() -> None:
     generator = ToyGenerator(drawn)
-    with pytest.raises(CapabilityError, match=r"generate\.draft\*1 has model='draft'; the search has main"):
-        check("pipeline", Pipeline("generate.draft"), toy_search(generator))
+    with pytest.raises(CapabilityError, match=r"generate\.large\*1 has model='large'; the search has draft, main"):
+        check("pipeline", Pipeline("generate.large"), toy_search(generator))
     with pytest.raises(InputError, match="retrieve needs documents in the problem's context"):
         check("pipeline", Pipeline("retrieve;answer"), toy_search(generator))
     models = {"main": generator, "draft": ToyGenerator(drawn, name="small")}

@@ -29,7 +29,11 @@ DOCS = ROOT / "docs"
 PAGES = sorted([DOCS / "start.md", *DOCS.glob("*/*.md")])
 """The pages whose commands and code are run. The others of the folder are older, and are tested elsewhere."""
 OTHERS = ("*.md", "training/LOG.md", "*/README.md", "*/*/README.md")
-LINKED = sorted([*DOCS.rglob("*.md"), *(page for pattern in OTHERS for page in ROOT.glob(pattern))])
+LINKED = sorted(
+    page
+    for page in [*DOCS.rglob("*.md"), *(page for pattern in OTHERS for page in ROOT.glob(pattern))]
+    if not page.relative_to(ROOT).parts[0].startswith(".")  # caches of tools have pages of their own
+)
 """The pages whose links are checked."""
 NOT_RUN = {
     "pip install": "installs packages",

@@ -62,7 +62,10 @@ def calibrate(
     price: PriceText = None,
     as_json: Json = False,
 ) -> None:
-    """Make a calibration: what each strategy gains and costs, for `plan` and `auto:policy=FILE`."""
+    """Measure what strategies gain and cost.
+
+    The file is for `thinktime plan` and `auto:policy=FILE`. It comes from benches that are done, or from new ones.
+    """
     from thinktime.files import write_whole
     from thinktime.planning.calibration_files import text
 

@@ -48,7 +48,6 @@ def serve(
     drain: Annotated[
         str | None,
         typer.Option(
-            envvar="THINKTIME_DRAIN",
             help="After a signal to stop, running requests go on for so long: 60s; default 30s.",
         ),
     ] = None,

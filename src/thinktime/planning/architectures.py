@@ -29,7 +29,7 @@ from scipy.stats import norm
 from thinktime.bench.samples import Pool
 from thinktime.core.errors import InputError, check_number
 from thinktime.strategies.composition.archon import MOST_INPUTS, check_layers
-from thinktime.strategies.composition.layers import Asked, Layers, calls
+from thinktime.strategies.composition.layers import LayerCalls, Layers, calls
 from thinktime.strategies.options import above, at_least, not_below, one_of
 
 Floats = npt.NDArray[np.float64]
@@ -50,7 +50,7 @@ class Sizes:
     tests: float = 0.0
     marks: float = 0.0
 
-    def of(self, call: Asked) -> tuple[float, float]:
+    def of(self, call: LayerCalls) -> tuple[float, float]:
         """Prompt tokens and generated tokens of one call; the words of the prompts are not counted."""
         read = self.question + call.candidates * (self.answer + (self.critique if call.critiques else 0))
         return {

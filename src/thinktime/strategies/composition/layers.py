@@ -41,7 +41,7 @@ class State:
 
 
 @dataclass(frozen=True)
-class Asked:
+class LayerCalls:
     """Calls of a model with one prompt in a layer.
 
     Args:
@@ -155,8 +155,8 @@ class Generate:
 
         return parse(self.strategy)[1] if self.strategy else None
 
-    def calls(self, flow: Flow) -> list[Asked]:
-        return [Asked(self.kind, self.model, self.samples * getattr(self.inner, "n", 1))]
+    def calls(self, flow: Flow) -> list[LayerCalls]:
+        return [LayerCalls(self.kind, self.model, self.samples * getattr(self.inner, "n", 1))]
 
     def passes(self, flow: Flow) -> Flow:
         return Flow(self.samples)
@@ -175,8 +175,8 @@ class Fuse:
         root = run.ask(with_critiques(FUSE, state.critiques), self.model, state.candidates, state.critic)
         return State(tuple(await run.search.extend([root], self.samples)), tests=state.tests)
 
-    def calls(self, flow: Flow) -> list[Asked]:
-        return [Asked(self.kind, self.model, self.samples, flow.candidates, flow.critiques)]
+    def calls(self, flow: Flow) -> list[LayerCalls]:
+        return [LayerCalls(self.kind, self.model, self.samples, flow.candidates, flow.critiques)]
 
     def passes(self, flow: Flow) -> Flow:
         return Flow(self.samples)
@@ -198,8 +198,8 @@ class Rank:
         (reply,) = await run.read(prompt, self.model, [state.candidates], [state.critic])
         return state if reply is None else state.keep(reply[1][: self.top_k])
 
-    def calls(self, flow: Flow) -> list[Asked]:
-        return [Asked(self.kind, self.model, int(flow.candidates > 1), flow.candidates, flow.critiques)]
+    def calls(self, flow: Flow) -> list[LayerCalls]:
+        return [LayerCalls(self.kind, self.model, int(flow.candidates > 1), flow.candidates, flow.critiques)]
 
     def passes(self, flow: Flow) -> Flow:
         return replace(flow, candidates=min(flow.candidates, self.top_k))
@@ -217,8 +217,8 @@ class Critique:
         (reply,) = await run.read(CRITIQUE, self.model, [state.candidates], [()])
         return state if reply is None else replace(state, critiques=reply[1], critic=(reply[0],))
 
-    def calls(self, flow: Flow) -> list[Asked]:
-        return [Asked(self.kind, self.model, 1, flow.candidates)]
+    def calls(self, flow: Flow) -> list[LayerCalls]:
+        return [LayerCalls(self.kind, self.model, 1, flow.candidates)]
 
     def passes(self, flow: Flow) -> Flow:
         return replace(flow, critiques=True)
@@ -242,8 +242,8 @@ class Verify:
         right = [place for place, verdict in zip(argued, verdicts, strict=True) if verdict and verdict[1] > 0.5]
         return state.keep(right) if right else state
 
-    def calls(self, flow: Flow) -> list[Asked]:
-        return [Asked(prompt.name, self.model, flow.candidates, 1) for prompt in self.prompts]
+    def calls(self, flow: Flow) -> list[LayerCalls]:
+        return [LayerCalls(prompt.name, self.model, flow.candidates, 1) for prompt in self.prompts]
 
     def passes(self, flow: Flow) -> Flow:
         return flow
@@ -261,8 +261,8 @@ class WriteTests:
         (reply,) = await run.read(WRITE_TESTS, self.model, [()], [()])
         return state if reply is None else replace(state, tests=(reply[0],))
 
-    def calls(self, flow: Flow) -> list[Asked]:
-        return [Asked(self.kind, self.model, 1)]
+    def calls(self, flow: Flow) -> list[LayerCalls]:
+        return [LayerCalls(self.kind, self.model, 1)]
 
     def passes(self, flow: Flow) -> Flow:
         return flow
@@ -302,8 +302,8 @@ class Evaluate:
                 return state.keep(whole)
         return state.keep(sorted(passed, key=lambda place: (-passed[place], place))[: self.top_k]) if passed else state
 
-    def calls(self, flow: Flow) -> list[Asked]:
-        return [Asked(self.kind, self.model, flow.candidates, 1)]
+    def calls(self, flow: Flow) -> list[LayerCalls]:
+        return [LayerCalls(self.kind, self.model, flow.candidates, 1)]
 
     def passes(self, flow: Flow) -> Flow:
         return replace(flow, candidates=min(flow.candidates, max(self.top_k, self.first_k)))
@@ -323,7 +323,7 @@ class Top:
         scores = await run.search.score(state.candidates, scorer=self.scorer)
         return state.keep([places[node.key] for node, _ in ranked(state.candidates, scores)][: self.top_k])
 
-    def calls(self, flow: Flow) -> list[Asked]:
+    def calls(self, flow: Flow) -> list[LayerCalls]:
         return []
 
     def passes(self, flow: Flow) -> Flow:
@@ -348,7 +348,7 @@ class Vote:
         winner = (weighted_majority if self.scorer else majority)(search.candidates(state.candidates, scores))
         return state if winner is None else state.keep([state.candidates.index(winner.node)])
 
-    def calls(self, flow: Flow) -> list[Asked]:
+    def calls(self, flow: Flow) -> list[LayerCalls]:
         return []
 
     def passes(self, flow: Flow) -> Flow:
@@ -373,7 +373,7 @@ def flows(layers: Layers) -> list[Flow]:
     return found[:-1]
 
 
-def calls(layers: Layers) -> list[Asked]:
+def calls(layers: Layers) -> list[LayerCalls]:
     """The most calls that the layers make for a question, without retries: a dry run."""
     pairs = zip(layers, flows(layers), strict=True)
     return [call for layer, flow in pairs for component in layer for call in component.calls(flow)]
