@@ -448,3 +448,11 @@ def test_a_key_for_one_host_is_never_sent_to_another(monkeypatch: pytest.MonkeyP
     monkeypatch.setenv("THINKTIME_DRAFT_API_KEY", "of-draft")
     assert _key("draft", there, "model", config) == "of-draft"
     assert _key("judge", there, "scorer", Config("pocket", {"judge": there})) == "of-scorer"
+
+
+def test_solve_in_an_event_loop_says_what_to_write() -> None:
+    async def cell() -> None:
+        package.solve("3 + 4")
+
+    with pytest.raises(InputError, match=r"await thinktime\.asolve"):
+        asyncio.run(cell())

@@ -168,11 +168,15 @@ def solve(question: str | Problem, model: Models = "pocket", scorer: Scorers | N
         options: the other fields of `thinktime.config.Config`: ``strategy``, ``budget``, ``temperature``, ….
 
     Raises:
-        InputError: an option cannot work; nothing is spent.
+        InputError: an option cannot work, or an event loop is running, as in a notebook; nothing is spent.
         CapabilityError: the strategy needs something that this model or scorer does not have.
         ModelError: a model failed.
     """
-    return asyncio.run(asolve(question, model, scorer, **options))
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return asyncio.run(asolve(question, model, scorer, **options))
+    raise InputError("solve", "in an event loop", "write await thinktime.asolve(…), with the same arguments")
 
 
 async def asolve(
