@@ -19,6 +19,7 @@ from thinktime.core.trace import Answer
 from thinktime.core.types import MAIN, Capability, Node, Prompt, missing
 from thinktime.prompts.common import REVISE
 from thinktime.strategies.composition.aggregate import AGGREGATE
+from thinktime.strategies.composition.roles import named_generator, offered_by
 from thinktime.strategies.options import at_least, one_of
 
 ASSISTANT, FUSER = "assistant", "fuser"
@@ -163,13 +164,9 @@ class AgentGraph:
 
     def validate(self, search: Search) -> None:
         """Refuse a node whose model is missing, or does not answer the node's prompt."""
-        own = {prompt.capability for prompt in search.prompts.values()}
         for node in self._running:
-            if node.model != MAIN and node.model not in search.models:
-                models = ", ".join(sorted(search.models))
-                raise CapabilityError(f"agent_graph: a node runs on model={node.model!r}; the search has {models}")
-            model = search.generator if node.model == MAIN else search.models[node.model]
-            if node.parents and missing({PROMPTS[node.role].capability}, model.capabilities | own):
+            model = named_generator(search, node.model, f"agent_graph: a node runs on model={node.model!r}")
+            if node.parents and missing({PROMPTS[node.role].capability}, offered_by(search, model)):
                 raise CapabilityError(
                     f"agent_graph: {node.role}.{node.model} needs {PROMPTS[node.role].capability}, which the model "
                     f"{model.name!r} does not answer"

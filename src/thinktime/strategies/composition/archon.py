@@ -41,9 +41,9 @@ from thinktime.strategies.composition.layers import (
     UnreadLayerError,
     calls,
     flows,
-    model_of,
     together,
 )
+from thinktime.strategies.composition.roles import named_generator, offered_by
 from thinktime.strategies.options import UNREADABLE, at_least, one_of
 
 _log = logging.getLogger("thinktime")
@@ -239,11 +239,8 @@ def _check_roles(where: str, component: Component, search: Search) -> None:
             raise CapabilityError(f"{where}.scorer={scorer!r}: no scorer has this role; the search has {names}")
         return
     role = getattr(component, "model", MAIN)
-    if role not in {MAIN, *search.models}:
-        names = ", ".join(sorted(search.models))
-        raise CapabilityError(f"{where}.model={role!r}: no model has this role; the search has {names}")
-    model = model_of(search, role)
-    offered = model.capabilities | {prompt.capability for prompt in search.prompts.values()}
+    model = named_generator(search, role, f"{where}.model={role!r}: no model has this role")
+    offered = offered_by(search, model)
     if lacking := missing({prompt.capability for prompt in component.prompts}, offered):
         raise CapabilityError(
             f"{where}: model {model.name!r} does not answer {', '.join(sorted(lacking))}; use vote or score, or a "

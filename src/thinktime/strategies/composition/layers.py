@@ -10,12 +10,12 @@ from dataclasses import dataclass, replace
 from typing import Any, ClassVar, TypeVar
 
 from thinktime.core.errors import ModelError, TooLongError
-from thinktime.core.protocols import Generator
 from thinktime.core.search import Search, Strategy
 from thinktime.core.selection import majority, ranked, weighted_majority
 from thinktime.core.types import MAIN, Node, Prompt
 from thinktime.prompts.layers import ARGUE, CRITIQUE, EVALUATE, FUSE, RANK, VERDICT, WRITE_TESTS, with_critiques
 from thinktime.prompts.turns import quoted
+from thinktime.strategies.composition.roles import generator_of
 
 T = TypeVar("T")
 
@@ -117,7 +117,7 @@ class Run:
         render = search.prompts.get(prompt.name, prompt).render
         question = render(search.problem, [node.state for node in about], [node.state for node in said])
         try:
-            model_of(search, model).root(replace(search.problem, prompt=question), quotes=True)
+            generator_of(search, model).root(replace(search.problem, prompt=question), quotes=True)
         except TooLongError as error:
             named = f"layer {self.place} {prompt.name} of {len(about)} candidates"
             fix = f"{error.fix}, take fewer samples, or put a ranker with a smaller top_k before it"
@@ -377,11 +377,6 @@ def calls(layers: Layers) -> list[LayerCalls]:
     """The most calls that the layers make for a question, without retries: a dry run."""
     pairs = zip(layers, flows(layers), strict=True)
     return [call for layer, flow in pairs for component in layer for call in component.calls(flow)]
-
-
-def model_of(search: Search, role: str) -> Generator:
-    """The model of a role, in an inner search too."""
-    return search.generator if role == MAIN else search.models[role]
 
 
 async def together(work: Sequence[Coroutine[Any, Any, T]]) -> list[T]:

@@ -20,6 +20,7 @@ from thinktime.core.selection import Candidate, best, majority
 from thinktime.core.trace import Answer
 from thinktime.core.types import MAIN, Capability, Node, Problem, Prompt, missing
 from thinktime.prompts.turns import Message, assistant, conversation, shown, user
+from thinktime.strategies.composition.roles import named_generator, offered_by
 from thinktime.strategies.options import at_least, one_of
 
 REPAIR_WORDS = """This answer fails the tests. Find the mistake, then write the complete corrected answer, in the \
@@ -158,14 +159,10 @@ class Pipeline:
 
     def validate(self, search: Search) -> None:
         """Refuse a model that is missing or does not answer a stage's prompt, and a retrieval without documents."""
-        own = {prompt.capability for prompt in search.prompts.values()}
         for stage in self._stages:
-            if stage.model != MAIN and stage.model not in search.models:
-                models = ", ".join(sorted(search.models))
-                raise CapabilityError(f"pipeline: {stage} has model={stage.model!r}; the search has {models}")
-            model = search.generator if stage.model == MAIN else search.models[stage.model]
+            model = named_generator(search, stage.model, f"pipeline: {stage} has model={stage.model!r}")
             needs = {PROMPTS[stage.kind].capability} if stage.kind in PROMPTS else frozenset[str]()
-            if lacking := missing(needs, model.capabilities | own):
+            if lacking := missing(needs, offered_by(search, model)):
                 raise CapabilityError(
                     f"pipeline: {stage} needs {', '.join(lacking)}, which the model {model.name!r} does not answer"
                 )
