@@ -13,7 +13,7 @@ from typing import Any
 
 from thinktime.core.errors import InputError, UnknownNameError
 from thinktime.gateway.errors import HttpError
-from thinktime.gateway.replies import SearchOutcome, completion
+from thinktime.gateway.replies import SearchOutcome, completion, deltas
 from thinktime.gateway.request import CompletionRequest
 
 SENT_ON = ("model", "stream", "temperature", "top_p")
@@ -336,10 +336,7 @@ class Message:
 
     def forwarded(self, event: Mapping[str, Any]) -> bytes:
         """The events for a chat event of the upstream."""
-        deltas = [choice.get("delta") for choice in event.get("choices") or () if isinstance(choice, Mapping)]
-        return b"".join(
-            _event(found) for delta in deltas if isinstance(delta, Mapping) for found in self._blocks.add(delta)
-        )
+        return b"".join(_event(found) for delta in deltas(event) for found in self._blocks.add(delta))
 
     def closing(self, outcome: SearchOutcome) -> Iterator[bytes]:
         """The events of the answer unless it was streamed, then why it ended, its usage and its account."""

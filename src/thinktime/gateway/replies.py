@@ -165,6 +165,13 @@ class Chunks:
         return _line({**self._head, "choices": [{"index": 0, "finish_reason": None, **part}], **more})
 
 
+def deltas(event: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    """The parts of messages in a chat event of the upstream."""
+    for choice in event.get("choices") or ():
+        if isinstance(choice, Mapping) and isinstance(delta := choice.get("delta"), Mapping):
+            yield delta
+
+
 def error_event(body: Mapping[str, Any]) -> bytes:
     """An error in a stream; OpenAI's client raises it."""
     return _line(body)

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from thinktime.core.errors import InputError, UnknownNameError
-from thinktime.gateway.replies import SearchOutcome, completion
+from thinktime.gateway.replies import SearchOutcome, completion, deltas
 from thinktime.gateway.request import CompletionRequest
 
 UNSTORED = "the gateway stores nothing; leave it out and send the whole conversation as input"
@@ -311,9 +311,7 @@ class Response:
 
     def forwarded(self, event: Mapping[str, Any]) -> bytes:
         """The events for a chat event of the upstream."""
-        deltas = [choice.get("delta") for choice in event.get("choices") or () if isinstance(choice, Mapping)]
-        events = [found for delta in deltas if isinstance(delta, Mapping) for found in self._items.add(delta)]
-        return b"".join(self._event(found) for found in events)
+        return b"".join(self._event(found) for delta in deltas(event) for found in self._items.add(delta))
 
     def closing(self, outcome: SearchOutcome) -> Iterator[bytes]:
         """The events of the answer unless it was streamed, then the whole answer."""
