@@ -144,7 +144,7 @@ class SharedLedger(SeenLedger):
         return reservation
 
     def settle(self, reservations: Sequence[Reservation], actual: Usage) -> None:
-        """As `Ledger.settle`; the database is told in the background."""
+        """As `Ledger.settle`; a thread stores it in the database."""
         open_ones = self._open.intersection(reservations)
         if open_ones:
             self._open -= open_ones
@@ -152,7 +152,7 @@ class SharedLedger(SeenLedger):
             self._keeper.settle(_Settlement(self, stored, actual))
 
     def charge(self, usage: Usage) -> None:
-        """As `Ledger.charge`; the database is told in the background."""
+        """As `Ledger.charge`; a thread stores it in the database."""
         self._keeper.settle(_Settlement(self, [StoredReservation(usage, stored=False)], usage))
 
     def see_all(self, balances: Balances, *, settled: bool = False) -> None:

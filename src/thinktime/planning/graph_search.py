@@ -396,7 +396,7 @@ class ParzenGraphs:
         self._study = parzen_study(seed)
 
     def ask(self) -> Graph:
-        """The next legal proposal. Illegal ones are told as failed.
+        """The next legal proposal. Optuna records illegal ones as failed.
 
         Raises:
             InputError: no proposal was legal.

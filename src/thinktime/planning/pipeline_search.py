@@ -451,7 +451,7 @@ class Evolution(RandomAllocations):
 class ParzenAllocations:
     """TPE (Bergstra et al. 2011) over models and numbers of samples. It needs optuna, see `parzen_study`.
 
-    A proposal over the budget is told as failed.
+    Optuna records a proposal over the budget as failed.
     """
 
     def __init__(self, space: PipelineSpace, seed: int = 0) -> None:
