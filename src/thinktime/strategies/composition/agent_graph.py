@@ -6,7 +6,6 @@ for a good graph within a budget.
 
 from __future__ import annotations
 
-from asyncio import gather
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -173,6 +172,8 @@ class AgentGraph:
                 )
 
     async def __call__(self, search: Search) -> Answer:
+        from asyncio import gather  # costs as much to import as all of the core
+
         graph, written = self._graph, dict[int, Node]()
         for level in graph.levels:
             asked: dict[str | None, dict[Node, list[int]]] = {}
