@@ -15,6 +15,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from experiments.banks.judge import SMALL, known_exports
 from experiments.harness import Arm, arm, minus, over, run_session, summary, tokens
 from experiments.provenance import FORCE, provenance, refuse_another, write_json
 from thinktime.bank.store import Bank
@@ -29,8 +30,7 @@ from thinktime.scorers.confidence import Confidence
 from thinktime.session import Session, open_session
 
 TASK = "gsm8k-program"
-MODEL = "qwen2.5-coder-0.5b-instruct"
-EXPORT = Path(__file__).parent / "banks" / MODEL / f"{TASK}.jsonl.gz"
+EXPORT = known_exports()[TASK]
 TEMPERATURE = 0.7
 RECORDED = 8
 """Samples of each problem in the committed bank."""
@@ -112,7 +112,7 @@ class Live:
 
     def _config(self) -> Config:
         return Config(
-            ModelSpec(MODEL, dtype=self._dtype),
+            ModelSpec(SMALL, dtype=self._dtype),
             "confidence",
             temperature=TEMPERATURE,
             max_tokens=self.task.max_tokens,

@@ -1,10 +1,10 @@
 """Row 34 on a real model: Qwen2.5-Coder-0.5B improves and merges its own programs for GSM8K.
 
     python -m experiments.agent_reinforce.real --data FOLDER --fill     # draws samples; can be interrupted
-    python -m experiments.agent_reinforce.real --data FOLDER            # analyses what there is, without a model
+    python -m experiments.agent_reinforce.real --data FOLDER            # analyses what there is
 
-The first answers come from the committed bank; improved and merged answers are drawn live. The graphs are a small grid:
-one to three answers side by side, each alone or improved once, and a fuser that merges them.
+All samples are drawn live, into the bank of ``--bank``. The graphs are a small grid: one to three answers side by side,
+each alone or improved once, and a fuser that merges them.
 """
 
 from __future__ import annotations
@@ -16,12 +16,10 @@ from typing import Any
 
 from experiments.banks.judge import judged_pool, known_exports
 from experiments.intervals import as_percent, as_points, difference, mean
-from experiments.live import EXPORT, TASK, Live, options
+from experiments.live import TASK, Live, options
 from experiments.partial import Run, fill, recorded
 from experiments.plot import line, panels, save
-from experiments.provenance import provenance, write_json
 from thinktime.bank.store import Bank
-from thinktime.bench.bank_export import header_of, import_samples
 
 HERE = Path(__file__).parent
 SINGLE = "one sample"
@@ -108,21 +106,17 @@ def main() -> None:
     live = Live(HERE, args)
     graphs = {label: f"agent_graph:nodes={nodes}" for label, nodes in GRAPHS.items()}
     with Bank(live.bank) as bank:
-        if not bank.imports():
-            import_samples(EXPORT, bank)
         if args.fill:
-            fill(graphs, live.task, live.session, bank)
+            fill({**VOTES, **graphs}, live.task, live.session, bank)
             return
         runs = recorded({**graphs, **VOTES}, live.task, live.settings, bank)
     greedy = {problem.id: problem.pass_rate for problem in judged_pool(known_exports()[f"{TASK}-greedy"]).problems}
     ids: Sequence[str] = list(runs[SINGLE])
     rows = table(runs, greedy)
-    header = header_of(EXPORT)
-    about = {name: header[name] for name in ("provenance", "task", "sampling")} | {"n_problems": len(ids)}
-    result = {"graphs": GRAPHS, "greedy": mean(greedy[one] for one in ids), "arms": rows}
-    write_json(live.folder / "real.json", provenance(HERE, 0, "real") | about | result)
+    greedy_right = mean(greedy[one] for one in ids)
+    live.finish({"n_problems": len(ids), "graphs": GRAPHS, "greedy": greedy_right, "arms": rows})
     plot(rows, live.folder / "real.png")
-    print(f"{len(ids)} problems, greedy {as_percent(mean(greedy[one] for one in ids))}")
+    print(f"{len(ids)} problems, greedy {as_percent(greedy_right)}")
     print(text(rows))
 
 

@@ -17,9 +17,9 @@ from statistics import fmean
 from typing import Any
 
 from experiments.agenttts.examples import Examples
-from experiments.banks.judge import judged_pool, known_exports
+from experiments.banks.judge import SMALL, judged_pool, known_exports
 from experiments.intervals import as_percent, as_points, difference, mean
-from experiments.live import MODEL, TEMPERATURE
+from experiments.live import TEMPERATURE
 from experiments.partial import Run, fill, recorded
 from experiments.plot import line, panels, save
 from experiments.provenance import FORCE, provenance, refuse_another, write_json
@@ -66,7 +66,7 @@ def strategies() -> dict[str, str]:
 
 def settings(task: Task) -> Config:
     """The model and the sampling of the committed bank."""
-    model = ModelSpec(MODEL, dtype="float16")
+    model = ModelSpec(SMALL, dtype="float16")
     return Config(model, "none", temperature=TEMPERATURE, max_tokens=task.max_tokens, stop=task.stop)
 
 

@@ -30,6 +30,9 @@ from thinktime.files import write_whole
 
 SUFFIX = ".jsonl.gz"
 HERE = Path(__file__).parent
+SMALL = "qwen2.5-coder-0.5b-instruct"
+"""The model whose samples the experiments read unless they name another."""
+LARGE = "qwen2.5-coder-1.5b-instruct"
 OTHER = ("-greedy", "-train", "-confidences")
 """Endings of exports that are no samples of a test split at the usual settings."""
 FIELDS = ("answer", "right", "length", "ended", "logprob", "examples")
@@ -41,13 +44,13 @@ def judgements(path: Path) -> Path:
     return path.with_name(path.name.removesuffix(SUFFIX) + ".judged.json.gz")
 
 
-def known_exports() -> dict[str, Path]:
-    """The committed exports by name, as ``gsm8k-program``."""
-    return {path.name.removesuffix(SUFFIX): path for path in sorted(HERE.glob(f"*/*{SUFFIX}"))}
+def known_exports(model: str = SMALL) -> dict[str, Path]:
+    """The committed exports of a model by name, as ``gsm8k-program``."""
+    return {path.name.removesuffix(SUFFIX): path for path in sorted((HERE / model).glob(f"*{SUFFIX}"))}
 
 
 def exports(names: Sequence[str] = ()) -> list[Path]:
-    """The committed exports of these names; without names all but `OTHER`.
+    """The committed exports of `SMALL` with these names; without names all but `OTHER`.
 
     Raises:
         InputError: there is no such export.

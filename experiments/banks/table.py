@@ -17,7 +17,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from experiments.banks.judge import SUFFIX, exports, judged_pool, known_exports
+from experiments.banks.judge import LARGE, SMALL, SUFFIX, exports, judged_pool, known_exports
 from experiments.intervals import as_percent, as_points, difference, mean
 from experiments.plot import COLOURS, bars, line, logarithmic, panels, save
 from experiments.pools import selectors
@@ -80,9 +80,9 @@ def measure(path: Path, seed: int) -> dict[str, Any]:
     }
 
 
-def greedy(name: str, seed: int) -> dict[str, Any] | None:
+def greedy(name: str, seed: int, model: str = SMALL) -> dict[str, Any] | None:
     """The samples at temperature 0 of a task; None if the repository has none."""
-    path = known_exports().get(f"{name}-greedy")
+    path = known_exports(model).get(f"{name}-greedy")
     if path is None:
         return None
     pool, spent = judged_pool(path), costs(path)
@@ -97,6 +97,23 @@ def greedy(name: str, seed: int) -> dict[str, Any] | None:
     }
 
 
+def minus_large(path: Path, name: str, seed: int) -> dict[str, Any] | None:
+    """All samples of the small model, minus one of the large model at temperature 0, on the same problems."""
+    other = known_exports(LARGE).get(f"{name}-greedy")
+    if other is None:
+        return None
+    large = {problem.id: problem.pass_rate for problem in judged_pool(other).problems}
+    pool = judged_pool(path)
+    pool = replace(pool, problems=tuple(problem for problem in pool.problems if problem.id in large))
+    k, base = pool.fewest, [large[problem.id] for problem in pool.problems]
+    found = {
+        method: difference(curve(pool.problems, [k], of, score=score, seed=seed)[k].each, base, seed)
+        for method, (of, score) in selectors(pool).items()
+    }
+    found[TESTS] = difference([pass_at_k(n, good, k) for n, good in pool.counts], base, seed)
+    return {"n_problems": len(base), "samples_each": k, "minus": found}
+
+
 def plot(result: Mapping[str, Any], path: Path) -> None:
     """Two panels a task: right answers against tokens, and against seconds."""
     shown = result["tasks"]
@@ -109,10 +126,10 @@ def plot(result: Mapping[str, Any], path: Path) -> None:
                 points = {"1": of["one_sample"]} | {k: row["accuracy"] for k, row in rows.items()}
                 style = "--" if method == TESTS else "o-"
                 line(axes, [cost[k] for k in points], points.values(), colours[method], method, style)
-            if of["greedy"]:
-                y, whiskers = bars([of["greedy"]["accuracy"]])
-                label = "one sample, temperature 0"
-                axes.errorbar([of["greedy"][unit]], y, whiskers, fmt="*", ms=11, color=COLOURS[4], label=label)
+            for which, label, colour in (("greedy", "temperature 0", 4), ("large", "1.5B, temperature 0", 5)):
+                if one := of[which]:
+                    y, whiskers = bars([one["accuracy"]])
+                    axes.errorbar([one[unit]], y, whiskers, fmt="*", ms=11, color=COLOURS[colour], label=label)
             logarithmic(axes, f"{'generated tokens' if unit == 'tokens' else 'seconds of one thread'} per problem")
             axes.set_title(f"{name}: {of['n_problems']} problems")
     each[0].set_ylabel("right, %")
@@ -133,13 +150,17 @@ def printed(name: str, of: Mapping[str, Any]) -> str:
         "|---|---|---|---|---|---|",
         f"| one sample | 1 | {as_percent(of['one_sample'])} | | {_cost(of['costs']['1'])} |",
     ]
-    if one := of["greedy"]:
-        label = f"temperature 0, {one['n_problems']} problems"
-        lines.append(f"| {label} | 1 | {as_percent(one['accuracy'])} | | {_cost(one)} |")
+    for which, model in (("greedy", ""), ("large", "1.5B, ")):
+        if one := of[which]:
+            label = f"{model}temperature 0, {one['n_problems']} problems"
+            lines.append(f"| {label} | 1 | {as_percent(one['accuracy'])} | | {_cost(one)} |")
     for method, rows in of["by_method"].items():
         for k, row in rows.items():
             gain = as_points(row["minus_one_sample"])
             lines.append(f"| {method} | {k} | {as_percent(row['accuracy'])} | {gain} | {_cost(of['costs'][k])} |")
+    if other := of["minus_large"]:
+        gains = ", ".join(f"{method} {as_points(gain)}" for method, gain in other["minus"].items())
+        lines += ["", f"Minus the 1.5B, {other['samples_each']} samples, {other['n_problems']} problems: {gains}"]
     return "\n".join(lines)
 
 
@@ -152,7 +173,11 @@ def main() -> None:
     tasks = {}
     for path in exports():
         name = path.name.removesuffix(SUFFIX)
-        tasks[name] = measure(path, args.seed) | {"greedy": greedy(name, args.seed)}
+        tasks[name] = measure(path, args.seed) | {
+            "greedy": greedy(name, args.seed),
+            "large": greedy(name, args.seed, LARGE),
+            "minus_large": minus_large(path, name, args.seed),
+        }
     result = made | {"tasks": tasks}
     write_json(args.out / "result.json", result)
     plot(result, args.out / "plot.png")
