@@ -18,7 +18,7 @@ from thinktime.core.search import Search
 from thinktime.core.types import Sampling
 from thinktime.core.usage import Budget
 from thinktime.gateway.methods import parse as of_client
-from thinktime.planning.arms import Arm
+from thinktime.planning.arms import Arm, families
 from thinktime.planning.auto import SAMPLES, Auto
 from thinktime.planning.calibration import Calibration
 from thinktime.planning.calibration_files import LEAST_PROBLEMS, SHIPPED, is_shipped, read
@@ -212,7 +212,7 @@ def test_a_calibration_is_made_of_results_and_planned_with(tmp_path: Path) -> No
     code, shown, _ = ran("plan", "made", "--calibration", out, "--budget", "20tok")
     assert code == 0 and "take:    single: no other strategy within the budget" in shown
     advised = json.loads(ran("plan", "made", "--calibration", out, "--json")[1])
-    assert advised["arms"][1]["tokens_per_point"] is None  # it is no more accurate than single
+    assert advised["arms"][1]["cost_per_point"] is None  # it is no more accurate than single
     assert advised["strategy"] == advised["knee"] == "single"
     code, _, errors = ran("plan", "other", "--calibration", out)
     assert (code, errors.count("\n")) == (2, 1) and "it is of the task 'made'" in errors
@@ -288,6 +288,69 @@ def test_auto_refuses_a_calibration_of_something_else(
 def test_the_number_format_is_no_other_model(tmp_path: Path) -> None:
     found = calibration(SINGLE, generator=f"{WORDS}/float16")
     check("auto", auto(found, tmp_path), searching())
+
+
+# Several models
+
+DRAFTS = arm("delegate(majority:n=4)", 10, 200, flops=500.0)
+BOTH = calibration(SINGLE, FOUR, DRAFTS, models={"main": WORDS, "draft": "small"})
+"""By tokens the draft's vote is the dearest; by FLOPs (100, 1000, 500) it is between the others."""
+
+
+def test_costs_of_several_models_are_compared_in_a_unit_that_all_have() -> None:
+    assert MADE.unit_of(Budget()) == "tokens" and BOTH.unit_of(Budget()) == "flops"
+    assert BOTH.unit_of(Budget(calls=9)) == "calls" and BOTH.unit_of(Budget(calls=9, tokens=9)) == "flops"
+    assert [each.cost("flops") for each in BOTH.in_unit("flops").arms] == [100, 500, 1000]
+    assert BOTH.choose(Budget(flops=999)).arm == DRAFTS and BOTH.choose(Budget()).arm == FOUR
+    assert "for 500 flops (delegate(majority:n=4))" in BOTH.choose(Budget(flops=999)).reason
+    assert BOTH.choose(Budget(tokens=199)).arm == FOUR, "a budget of tokens compares tokens"
+    unknown = calibration(SINGLE, replace(DRAFTS, usage={}), models={"main": WORDS, "draft": "small"})
+    assert unknown.unit_of(Budget()) == "tokens"
+    assert BOTH.with_policies() is BOTH
+
+
+def test_arms_of_a_model_have_a_curve_of_their_own() -> None:
+    own = [arm("single", 4, 10), arm("majority:n=4", 8, 40), arm("majority:n=16", 12, 160)]
+    its = [replace(each, strategy=f"delegate({each.strategy})", right=each.right[::-1]) for each in own]
+    found = [{tuple(family.points) for family in families(arms)} for arms in (own, [*own, *its])]
+    assert found == [{(0, 1, 2)}, {(0, 1, 2), (3, 4, 5)}]
+    assert [(each.model, each.own, each.size) for each in its[:2]] == [
+        ("draft", "single", 1),
+        ("draft", "majority:n=4", 4),
+    ]
+    assert not any(each.is_independent for each in its), "its samples are none of the main model"
+
+
+def test_a_plan_over_models_names_them_in_its_command(tmp_path: Path) -> None:
+    path = tmp_path / "made.json"
+    path.write_text(text_of(BOTH))
+    assert read(path) == BOTH
+    code, out, _ = ran("plan", "made", "--calibration", str(path), "--budget", "999flops", "--json")
+    advised = json.loads(out)
+    assert code == 0 and [row["cost"] for row in advised["arms"]] == [100, 500, 1000]
+    assert "--model MODEL --model draft=small --strategies 'delegate(majority:n=4)'" in advised["command"]
+    code, out, _ = ran("plan", "made", "--calibration", str(path))
+    assert code == 0 and "flops for a point" in out
+    code, _, errors = ran("plan", "made", "--calibration", str(path), "--price", "1/2")
+    assert code == 2 and "has several models" in errors
+
+
+def test_auto_runs_the_model_that_the_calibration_advises(tmp_path: Path) -> None:
+    models = {"main": WordGenerator(), "draft": WordGenerator()}
+    found = calibration(SINGLE, FOUR, DRAFTS, models={"main": WORDS, "draft": WORDS})
+    search = Search(
+        PROBLEM, models, answers=ANSWERS, sampling=Sampling(1.0, max_length=20), budget=Budget.parse("999flops")
+    )
+    with pytest.raises(InputError, match="it is of another model of the role 'draft'"):
+        check("auto", auto(BOTH, tmp_path), search)
+    chosen = replace(found, arms=(DRAFTS,))
+    (tmp_path / "other").mkdir()
+    answer = asyncio.run(
+        auto(chosen, tmp_path / "other")(
+            Search(PROBLEM, models, answers=ANSWERS, sampling=Sampling(1.0, max_length=20))
+        )
+    )
+    assert {role for _, role in answer.accounts} == {"model draft"} and answer.usage.model_calls == 4
 
 
 @pytest.mark.parametrize("text", ["auto:policy=/etc/passwd", "restarts(auto:policy=x.json):n=2"])

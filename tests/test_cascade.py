@@ -1,4 +1,4 @@
-"""The cascade by hand: when the small model's answer is returned, when the large one is asked, and what it costs."""
+"""Two models by hand: when a cascade asks the large one and what it costs, and a strategy with the small one alone."""
 
 from __future__ import annotations
 
@@ -98,3 +98,18 @@ def test_equal_samples_at_temperature_0_are_refused() -> None:
     )
     with pytest.raises(InputError, match=r"^temperature=0: 4 samples would be the same"):
         solve(parse("cascade")[1], search)
+
+
+def test_a_strategy_can_run_with_the_small_model_alone() -> None:
+    answer = solve(parse("delegate(majority:n=4)")[1], two(AGREEING))
+    assert (answer.value, answer.share, answer.usage.model_calls) == ("5", 0.75, 4)
+    assert {role for _, role in answer.accounts} == {"model draft"}
+
+
+def test_the_model_of_a_strategy_must_be_there_and_must_be_able_to_run_it() -> None:
+    for text, reason in (
+        ("delegate(majority:n=4):model=other", "a model of the role 'other'"),
+        ("delegate(best_of_n:n=4)", "its strategy needs a scorer"),
+    ):
+        with pytest.raises(CapabilityError, match=reason):
+            check("delegate", parse(text)[1], two(AGREEING))

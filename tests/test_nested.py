@@ -65,7 +65,10 @@ def test_options_are_json_values_with_strategies_as_text() -> None:
         ("restarts(single)(majority)", r"write it as name\(inner\):option=value"),
         ("restarts(single)n=2", r"write it as name\(inner\):option=value"),
         ("restarts()", r"write it as name\(inner\):option=value"),
-        ("majority(single)", r"strategy='majority\(single\)': majority runs no other strategy; these do: restarts"),
+        (
+            "majority(single)",
+            r"strategy='majority\(single\)': majority runs no other strategy; these do: delegate, restarts",
+        ),
         ("restarts(beem_search)", "strategy='beem_search': unknown; did you mean 'beam_search'"),
         ("restart(single)", "strategy='restart': unknown; did you mean 'restarts'"),
         ("restarts(majority:m=2)", "majority option='m': unknown"),

@@ -84,6 +84,7 @@ BY_DEFAULT: dict[str, dict[str, Any]] = {
     "archon": {"file": "", "layers": None, "max_fuser_inputs": 24, "retries": 3, "unreadable": "raise"},
     "pipeline": {"stages": "generate*4;repair*4"},
     "agent_graph": {"nodes": "assistant;assistant;fuser<1+2"},
+    "delegate": {"inner": make("single"), "model": "draft"},
     "restarts": {"inner": make("single"), "n": 4, "select": "majority"},
 }
 LEAST: dict[str, dict[str, int]] = {

@@ -117,6 +117,7 @@ SMALL = [
     "speculative_reasoning:threshold=6.5,max_step_tokens=4",
     "cascade:n=3,threshold=0.6",
     "cascade:n=2,threshold=1",
+    "delegate(majority:n=2)",
     "archon:retries=1,unreadable=plurality",
     "restarts:n=3",
     "restarts(majority:n=2):n=2,select=best",

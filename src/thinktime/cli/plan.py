@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +13,7 @@ import typer
 
 from thinktime.cli.common import BudgetText, Json, PriceText, budget_of
 from thinktime.core.errors import InputError, UnknownNameError
+from thinktime.core.types import MAIN
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -40,11 +42,13 @@ def plan(
     found = priced(found, price)
     if model is not None and model not in model_names(found):
         raise UnknownNameError("model", model, model_names(found))
-    advice, frontier = found.choose(budget_of(budget)), found.frontier()
+    limits = budget_of(budget)
+    found = found.in_unit(found.unit_of(limits))
+    advice, frontier = found.choose(limits), found.frontier()
     strategy = advice.arm.strategy if advice.policy is None else f"auto:policy={name}"
     sampling = f"--temperature {found.sampling['temperature']}"
     limit = f" --budget {budget}" if budget else ""
-    command = f"thinktime bench {task} --model {model or 'MODEL'} --strategies {strategy} {sampling}{limit}"
+    command = f"thinktime bench {task} {_models(found, model)} --strategies {shlex.quote(strategy)} {sampling}{limit}"
     if as_json:
         rows = [_row(found, arm) for arm in found.arms]
         choice = {"strategy": strategy, "reason": advice.reason, "policy": _policy(advice), "command": command}
@@ -66,10 +70,12 @@ def priced(found: Calibration, price: str | None) -> Calibration:
     """The calibration with the dollars of the model's tokens at a price; without a price as it is.
 
     Raises:
-        InputError: the price cannot be read.
+        InputError: the price cannot be read, or the calibration has several models.
     """
     if price is None:
         return found
+    if len(found.models) > 1:
+        raise InputError("price", price, "the calibration has several models; give each its price in `thinktime bench`")
     from thinktime.models.remote.prices import Price
 
     rate = Price.parse(price)
@@ -80,6 +86,14 @@ def priced(found: Calibration, price: str | None) -> Calibration:
 
     arms = tuple(replace(arm, usage={**arm.usage, "dollars": dollars(arm.usage)}) for arm in found.arms)
     return replace(found, arms=arms)
+
+
+def _models(found: Calibration, model: str | None) -> str:
+    """The options that name the models."""
+    noted = found.model.get("provenance", {})
+    names = {role: noted.get(role, {}).get("name") or name for role, name in found.models.items() if role != MAIN}
+    others = [f"--model {role}={name}" for role, name in names.items()]
+    return " ".join([f"--model {model or 'MODEL'}", *others])
 
 
 def _policy(advice: Advice) -> dict[str, object] | None:
@@ -113,18 +127,20 @@ def _row(found: Calibration, arm: Arm) -> dict[str, object]:
         "gain": arm.gain(found.arms[0]).as_dict(),
         "accuracy_on_curve": found.value(arm),
         "tokens": arm.cost("tokens"),
-        "tokens_per_point": _per_point(found, frontier, arm) if arm in frontier else None,
+        "cost": arm.cost(found.unit),
+        "unit": found.unit,
+        "cost_per_point": _per_point(found, frontier, arm) if arm in frontier else None,
         "on_frontier": arm in frontier,
     }
 
 
 def _per_point(found: Calibration, frontier: list[Arm], arm: Arm) -> float | None:
-    """Tokens for each percentage point more than the arm before it on the frontier; None for the first."""
+    """The cost of each percentage point more than the arm before it on the frontier; None for the first."""
     place = frontier.index(arm)
     if not place:
         return None
     before = frontier[place - 1]
-    return (arm.cost("tokens") - before.cost("tokens")) / (100 * (found.value(arm) - found.value(before)))
+    return (arm.cost(found.unit) - before.cost(found.unit)) / (100 * (found.value(arm) - found.value(before)))
 
 
 def table_of(found: Calibration) -> Table:
@@ -132,6 +148,7 @@ def table_of(found: Calibration) -> Table:
     from rich.table import Table
 
     from thinktime.bench.table import difference, interval
+    from thinktime.planning.calibration import amount
 
     generator, scorer = found.model["generator"], found.model["scorer"]
     judged = f", scorer {scorer}" if scorer else ""
@@ -139,7 +156,8 @@ def table_of(found: Calibration) -> Table:
     table = Table(title=title, title_justify="left")
     table.add_column("strategy", no_wrap=True)
     first = found.arms[0].strategy
-    for name in ("accuracy", "on its curve", f"minus {first}", "tokens", "tokens for a point", "lost samples"):
+    units = ["tokens"] if found.unit == "tokens" else ["tokens", found.unit]
+    for name in ("accuracy", "on its curve", f"minus {first}", *units, f"{found.unit} for a point", "lost samples"):
         table.add_column(name, justify="right", no_wrap=True)
     frontier = found.frontier()
     for arm in found.arms:
@@ -147,7 +165,8 @@ def table_of(found: Calibration) -> Table:
         price = _per_point(found, frontier, arm) if arm in frontier else None
         lost = sum(count for name, count in arm.samples.items() if name != "total") / max(arm.samples["total"], 1)
         curve = f"{found.value(arm):.1%}"
-        costs = (f"{arm.cost('tokens'):.0f}", "" if price is None else f"{price:.0f}", f"{lost:.1%}")
+        costs = [amount(arm.cost(unit), unit).split()[0] for unit in units]
+        costs += ["" if price is None else amount(price, found.unit).split()[0], f"{lost:.1%}"]
         style = None if arm in frontier else "dim"
         table.add_row(arm.strategy, interval(arm.accuracy.as_dict()), curve, gain, *costs, style=style)
     return table

@@ -11,8 +11,10 @@ import numpy as np
 import numpy.typing as npt
 
 from thinktime.bench.statistics import DIFFERENCES, SHARES, Estimate, mean_interval, paired_difference
+from thinktime.core.types import MAIN
 from thinktime.core.usage import Budget
-from thinktime.strategies import make, settings, split
+from thinktime.strategies import INNER, make, settings, split
+from thinktime.strategies.options import DRAFT
 
 INDEPENDENT = frozenset(
     {
@@ -28,6 +30,7 @@ INDEPENDENT = frozenset(
 )
 """Strategies that draw whole samples one after another. So they share their first samples, and one of size 1 is
 ``single``."""
+DELEGATE = "delegate"
 VOTES = frozenset({"majority", "adaptive_consistency"})
 """Plain votes. One more sample after an odd number changes no vote between two answers."""
 BEND = 2.0
@@ -69,9 +72,21 @@ class Arm:
         return is_independent(self.strategy)
 
     @property
+    def model(self) -> str:
+        """The role of the model that it runs with."""
+        name, values = split(self.strategy)
+        return values.get("model", DRAFT) if name == DELEGATE else MAIN
+
+    @property
+    def own(self) -> str:
+        """The strategy without its model."""
+        name, values = split(self.strategy)
+        return values.get(INNER, "single") if name == DELEGATE else self.strategy
+
+    @property
     def size(self) -> int:
         """The option ``n``, 1 if there is none."""
-        return int(getattr(make(*split(self.strategy)), "n", 1))
+        return int(getattr(make(*split(self.own)), "n", 1))
 
     def cost(self, limit: str) -> float:
         """The mean cost for a problem, in the unit of a limit of a `Budget`; infinite if it is unknown."""
@@ -106,7 +121,7 @@ class Arm:
 
 
 def is_independent(strategy: str) -> bool:
-    """Whether its samples are whole and drawn one after another, so that its first ones can be drawn before it runs."""
+    """Whether its samples are whole and the main model's, one after another, so the first ones can be drawn before."""
     return split(strategy)[0] in INDEPENDENT
 
 
@@ -130,13 +145,13 @@ class Family:
 
 def families(arms: Sequence[Arm]) -> list[Family]:
     """The families of these arms; an arm may be in none."""
-    groups: dict[str, list[int]] = {}
+    groups: dict[tuple[str, str], list[int]] = {}
     for place, arm in enumerate(arms):
-        groups.setdefault(_without_size(arm), []).append(place)
-    single = groups.pop("single", [])
+        groups.setdefault((arm.model, _without_size(arm)), []).append(place)
+    singles = {model: groups.pop((model, "single"), []) for model in {model for model, _ in groups}}
     found = []
-    for places in groups.values():
-        points = [*single, *places] if arms[places[0]].is_independent else places
+    for (model, _), places in groups.items():
+        points = [*singles[model], *places] if is_independent(arms[places[0]].own) else places
         x = np.log2([_odd(arms[place]) for place in points])
         if len(set(x.tolist())) > 2:
             bases = np.vander(x, 2), np.vander(x, 3)
@@ -174,10 +189,10 @@ def fitted(arms: Sequence[Arm]) -> tuple[Arm, ...]:
 
 def _odd(arm: Arm) -> int:
     """The size; of a plain vote, the odd size of the same accuracy."""
-    return arm.size - (arm.size % 2 == 0) if split(arm.strategy)[0] in VOTES else arm.size
+    return arm.size - (arm.size % 2 == 0) if split(arm.own)[0] in VOTES else arm.size
 
 
 def _without_size(arm: Arm) -> str:
-    strategy = make(*split(arm.strategy))
+    strategy = make(*split(arm.own))
     options = {option: value for option, value in settings(strategy).items() if option != "n"}
-    return f"{split(arm.strategy)[0]}{options or ''}"
+    return f"{split(arm.own)[0]}{options or ''}"

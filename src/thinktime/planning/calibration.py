@@ -17,7 +17,7 @@ from thinktime.bench.statistics import Estimate
 from thinktime.config import DTYPES
 from thinktime.core.errors import InputError
 from thinktime.core.search import Search
-from thinktime.core.types import missing
+from thinktime.core.types import MAIN, missing
 from thinktime.core.usage import Budget
 from thinktime.planning.arms import Arm, fitted
 from thinktime.planning.bins import Policy, charged, is_plain
@@ -60,9 +60,10 @@ class Calibration:
         sampling: temperature and limits.
         seed: of the samples.
         problems: their ids.
-        arms: the cheapest first, by tokens.
+        arms: the cheapest first, in the unit.
         policies: by difficulty, the smallest budget first.
         sources: for each bench, its command, the program's version and the date of the reading.
+        unit: of the costs that are compared, the name of a limit of a `Budget`.
     """
 
     task: Mapping[str, Any]
@@ -73,6 +74,12 @@ class Calibration:
     arms: tuple[Arm, ...]
     sources: tuple[Mapping[str, Any], ...]
     policies: tuple[Policy, ...] = ()
+    unit: str = "tokens"
+
+    @property
+    def models(self) -> Mapping[str, str]:
+        """The names of the models by their roles."""
+        return {MAIN: self.model["generator"], **self.model.get("models", {})}
 
     def merged(self, other: Calibration) -> Calibration:
         """Both calibrations' arms; of an arm that is in both, the other's counts. It has no policies.
@@ -90,13 +97,18 @@ class Calibration:
     def refuse_other(self, search: Search) -> None:
         """Raise an `InputError` if the search has another model, scorer or temperature than the calibration."""
         scorer = search.scorer.name if search.scorer is not None else None
-        for name, mine, its in (
-            ("model", _weights(self.model["generator"]), _weights(search.generator.name)),
-            ("scorer", self.model["scorer"] if scorer is not None else None, scorer),
-            ("temperature", self.sampling["temperature"], search.sampling.temperature),
-        ):
-            if mine != its:
-                raise InputError("auto.policy", mine, f"it is of another {name}; this search has {its}: calibrate that")
+        its = {role: model.name for role, model in search.models.items()} | {MAIN: search.generator.name}
+        compared: list[tuple[str, Any, Any]] = [
+            ("model" if role == MAIN else f"model of the role {role!r}", _weights(name), _weights(its[role]))
+            for role, name in self.models.items()
+            if role in its
+        ]
+        compared.append(("scorer", self.model["scorer"] if scorer is not None else None, scorer))
+        compared.append(("temperature", self.sampling["temperature"], search.sampling.temperature))
+        for name, mine, other in compared:
+            if mine != other:
+                fix = f"it is of another {name}; this search has {other}: calibrate that"
+                raise InputError("auto.policy", mine, fix)
 
     def runnable(self, offered: frozenset[str]) -> Calibration:
         """The calibration with those arms that run with these capabilities, and the policies over them.
@@ -113,7 +125,12 @@ class Calibration:
         )
 
     def with_policies(self) -> Calibration:
-        """The calibration with the best policy by difficulty at each budget at which another arm comes within reach."""
+        """The calibration with the best policy by difficulty at each budget at which another arm comes within reach.
+
+        A policy counts tokens, so there is none over several models.
+        """
+        if self._has_several_models:
+            return self
         costs = sorted({arm.cost("tokens") for arm in self.arms if isfinite(arm.cost("tokens"))})
         found = (by_first_samples(self.arms, ROOM * cost) for cost in costs)
         return replace(self, policies=tuple(each for each in found if each is not None))
@@ -132,6 +149,8 @@ class Calibration:
         for limit in self.unknown(budget):
             value = getattr(budget, limit)
             raise InputError(f"budget.{limit}", value, f"no measured strategy has known {limit}; limit tokens or calls")
+        if (unit := self.unit_of(budget)) != self.unit:
+            return self.in_unit(unit).choose(budget)
         advice = self.one(budget)
         tokens = inf if budget.tokens is None else budget.tokens
         found = max(
@@ -142,6 +161,28 @@ class Calibration:
         costs = f"{found.tokens:.0f} in place of {found.tokens_of_one:.0f} tokens"
         reason = f"across folds {_points(found.gain)} points over one strategy for all, for {costs}"
         return Advice(advice.arm, reason, found)
+
+    def unit_of(self, budget: Budget) -> str:
+        """The unit in which costs are compared: that of the only limit of the budget, and else tokens.
+
+        Tokens of different models have different costs. So for several models it is else the first of dollars, FLOPs
+        and seconds that is known of all arms.
+        """
+        limits = [name for name, limit in vars(budget).items() if limit is not None]
+        if len(limits) == 1:
+            return limits[0]
+        for unit in ("dollars", "flops", "seconds") if self._has_several_models else ():
+            if all(0 < arm.cost(unit) < inf for arm in self.arms):
+                return unit
+        return "tokens"
+
+    def in_unit(self, unit: str) -> Calibration:
+        """The calibration with the arms in the order of their costs in this unit."""
+        return replace(self, unit=unit, arms=by_cost(self.arms, unit))
+
+    @property
+    def _has_several_models(self) -> bool:
+        return len(set(self.models.values())) > 1
 
     def unknown(self, budget: Budget) -> list[str]:
         """The limits of a budget whose cost is known of no arm. An arm without a price costs no dollars."""
@@ -164,14 +205,14 @@ class Calibration:
         cheapest = self.arms[0]
         within = [arm for arm in self.arms if arm.fits(budget)]
         if not within:
-            return Advice(cheapest, f"the budget is below the cheapest measured strategy, {_cost(cheapest)}")
+            return Advice(cheapest, f"the budget is below the cheapest measured strategy, {self._cost(cheapest)}")
         best = max(within, key=self.value)  # of equal ones the cheapest
         if best is cheapest:
             return Advice(best, f"no other strategy within the budget is more accurate than {_percent(best.accuracy)}")
         gain = self.curves[best.strategy].gain(self.curves[cheapest.strategy])
         if gain.high < NEGLIGIBLE:
             return Advice(cheapest, f"more compute does not help here: {best.strategy} gains {_points(gain)} points")
-        reason = f"{_points(gain)} points over {cheapest.strategy}, for {_cost(best)}"
+        reason = f"{_points(gain)} points over {cheapest.strategy}, for {self._cost(best)}"
         if gain.low <= 0:
             reason += "; the gain may be none, which a calibration of more problems would tell"
         if best is self.arms[-1] and budget != Budget():
@@ -182,8 +223,11 @@ class Calibration:
         """The accuracy of an arm on its curve."""
         return fmean(self.curves[arm.strategy].right)
 
+    def _cost(self, arm: Arm) -> str:
+        return f"{amount(arm.cost(self.unit), self.unit)} ({arm.strategy})"
+
     def frontier(self) -> list[Arm]:
-        """The arms that no cheaper arm equals in accuracy, on the curves, by mean tokens."""
+        """The arms that no cheaper arm equals in accuracy, on the curves, by mean cost."""
         found: list[Arm] = []
         for arm in self.arms:
             if not found or self.value(arm) > self.value(found[-1]):
@@ -191,12 +235,12 @@ class Calibration:
         return found
 
     def knee(self) -> Arm:
-        """The arm of the frontier farthest above the line between its ends, over the logarithm of tokens.
+        """The arm of the frontier farthest above the line between its ends, over the logarithm of the cost.
 
         Satopää et al. 2011, "Finding a 'Kneedle' in a Haystack".
         """
         frontier = self.frontier()
-        x = [log(max(arm.cost("tokens"), 1)) for arm in frontier]
+        x = [log(max(arm.cost(self.unit), 1e-9)) for arm in frontier]
         y = [self.value(arm) for arm in frontier]
         if len(frontier) < 3:
             return frontier[-1]
@@ -205,9 +249,14 @@ class Calibration:
         return frontier[heights.index(max(heights))]
 
 
-def by_cost(arms: Iterable[Arm]) -> tuple[Arm, ...]:
+def by_cost(arms: Iterable[Arm], unit: str = "tokens") -> tuple[Arm, ...]:
     """The arms in the order that a calibration has."""
-    return tuple(sorted(arms, key=lambda arm: (arm.cost("tokens"), -fmean(arm.right))))
+    return tuple(sorted(arms, key=lambda arm: (arm.cost(unit), -fmean(arm.right))))
+
+
+def amount(cost: float, unit: str) -> str:
+    """A cost with its unit, as ``244 tokens`` and ``3.4e+11 flops``."""
+    return f"{cost:.0f} tokens" if unit == "tokens" else f"{cost:.3g} {unit}"
 
 
 def _weights(name: str | None) -> str | None:
@@ -216,10 +265,6 @@ def _weights(name: str | None) -> str | None:
         return None
     before, _, last = name.rpartition("/")
     return before if last in DTYPES[1:] else name
-
-
-def _cost(arm: Arm) -> str:
-    return f"{arm.cost('tokens'):.0f} tokens ({arm.strategy})"
 
 
 def _percent(estimate: Estimate) -> str:

@@ -145,7 +145,7 @@ def text(calibration: Calibration) -> str:
     rest = {
         field.name: getattr(calibration, field.name)
         for field in fields(calibration)
-        if field.name not in ("arms", "policies")
+        if field.name not in ("arms", "policies", "unit")
     }
     rest["policies"] = [
         {"take": "the policy" if each.is_better else "one arm for all", **asdict(each)} for each in calibration.policies

@@ -19,6 +19,7 @@ from thinktime.strategies.composition.agent_graph import AgentGraph
 from thinktime.strategies.composition.aggregate import Aggregate
 from thinktime.strategies.composition.archon import Archon
 from thinktime.strategies.composition.cascade import Cascade
+from thinktime.strategies.composition.delegate import Delegate
 from thinktime.strategies.composition.pipeline import Pipeline
 from thinktime.strategies.composition.plan_then_solve import PlanThenSolve
 from thinktime.strategies.composition.restarts import Restarts
@@ -91,6 +92,7 @@ BUILT_IN: dict[str, type[Any]] = {
     "aggregate": Aggregate,
     "speculative_reasoning": SpeculativeReasoning,
     "cascade": Cascade,
+    "delegate": Delegate,
     "archon": Archon,
     "agent_graph": AgentGraph,
     "pipeline": Pipeline,

@@ -43,7 +43,7 @@ from thinktime.strategies.composition.layers import (
     flows,
     together,
 )
-from thinktime.strategies.composition.roles import named_generator, offered_by
+from thinktime.strategies.composition.roles import named_generator, offered_by, refuse_inner
 from thinktime.strategies.options import UNREADABLE, at_least, one_of
 
 _log = logging.getLogger("thinktime")
@@ -246,10 +246,8 @@ def _check_roles(where: str, component: Component, search: Search) -> None:
             f"{where}: model {model.name!r} does not answer {', '.join(sorted(lacking))}; use vote or score, or a "
             f"model that does"
         )
-    inner = component.inner if isinstance(component, Generate) else None
-    offered |= {Capability.ANSWERS} | (search.scorer.capabilities if search.scorer is not None else frozenset())
-    if inner is not None and (lacking := missing(inner.needs, offered)):
-        raise CapabilityError(f"{where}: its strategy needs {', '.join(sorted(lacking))}")
+    if isinstance(component, Generate) and component.inner is not None:
+        refuse_inner(search, model, component.inner, where)
 
 
 def _plurality(search: Search, states: Sequence[State]) -> Candidate | None:

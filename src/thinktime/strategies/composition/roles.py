@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from thinktime.core.errors import CapabilityError
 from thinktime.core.protocols import Generator
-from thinktime.core.search import Search
-from thinktime.core.types import MAIN
+from thinktime.core.search import Search, Strategy
+from thinktime.core.types import MAIN, Capability, missing
 
 
 def generator_of(search: Search, role: str) -> Generator:
@@ -32,3 +32,15 @@ def named_generator(search: Search, role: str, where: str) -> Generator:
 def offered_by(search: Search, model: Generator) -> frozenset[str]:
     """What the model can do, with the prompts that the search brings."""
     return model.capabilities | {prompt.capability for prompt in search.prompts.values()}
+
+
+def refuse_inner(search: Search, model: Generator, inner: Strategy, where: str) -> None:
+    """Refuse an inner strategy that this model cannot run with the scorer of the search.
+
+    Raises:
+        CapabilityError: names what is missing.
+    """
+    offered = offered_by(search, model) | {Capability.ANSWERS}
+    offered |= search.scorer.capabilities if search.scorer is not None else frozenset()
+    if lacking := missing(inner.needs, offered):
+        raise CapabilityError(f"{where}: its strategy needs {', '.join(sorted(lacking))}")

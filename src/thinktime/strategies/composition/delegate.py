@@ -1,0 +1,43 @@
+"""Another strategy with another model, so that a plan can choose between models."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+from thinktime.core.search import Search, Strategy
+from thinktime.core.selection import best
+from thinktime.core.trace import Answer
+from thinktime.core.types import Capability, model_of
+from thinktime.strategies.composition.roles import named_generator, refuse_inner
+from thinktime.strategies.options import DRAFT
+from thinktime.strategies.sampling.single import Single
+
+ONE_SAMPLE = Single()
+
+
+@dataclass(frozen=True)
+class Delegate:
+    """Run another strategy with the model of a role in place of the main model.
+
+    Args:
+        inner: the strategy that runs; in brackets after the name, as in ``delegate(majority:n=8):model=draft``.
+        model: the role.
+    """
+
+    inner: Strategy = ONE_SAMPLE
+    model: str = DRAFT
+    needs: ClassVar[frozenset[str]] = frozenset({Capability.ANSWERS, model_of(DRAFT)})
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "needs", frozenset({Capability.ANSWERS, model_of(self.model)}))
+
+    def validate(self, search: Search) -> None:
+        """Refuse a strategy that the model of the role cannot run."""
+        model = named_generator(search, self.model, f"delegate.model={self.model!r}: no model has this role")
+        refuse_inner(search, model, self.inner, f"delegate.inner={self.inner!r}")
+
+    async def __call__(self, search: Search) -> Answer:
+        answer = await search.run(self.inner, model=self.model)
+        chosen = best(search.candidates([answer.node] if answer.node is not None else []))
+        return search.finish(replace(chosen, share=answer.share) if chosen is not None else None)
