@@ -66,6 +66,21 @@ def digest(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
+def judged(path: Path) -> dict[str, Any]:
+    """The file of judgements of an export, as `judge` made it.
+
+    Raises:
+        InputError: it is missing, or of another export.
+    """
+    file = judgements(path)
+    if not file.exists():
+        raise InputError("judgements", file.name, "they are not there; run python -m experiments.banks.judge")
+    found: dict[str, Any] = json.loads(gzip.decompress(file.read_bytes()))
+    if found["export"] != digest(path):
+        raise InputError("judgements", file.name, f"they are of another {path.name}; run experiments.banks.judge again")
+    return found
+
+
 def judged_pool(path: Path, n: int | None = None) -> Pool:
     """The samples of an export, with the judgements beside it.
 
@@ -78,12 +93,7 @@ def judged_pool(path: Path, n: int | None = None) -> Pool:
     Raises:
         InputError: the judgements are missing, or of another export; or no problem has ``n`` samples.
     """
-    file = judgements(path)
-    if not file.exists():
-        raise InputError("judgements", file.name, "they are not there; run python -m experiments.banks.judge")
-    found = json.loads(gzip.decompress(file.read_bytes()))
-    if found["export"] != digest(path):
-        raise InputError("judgements", file.name, f"they are of another {path.name}; run experiments.banks.judge again")
+    found = judged(path)
     problems = tuple(
         Sampled(problem["id"], tuple(_sample(row) for row in problem["samples"][:n]), problem["reference"])
         for problem in found["problems"]

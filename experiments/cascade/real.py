@@ -1,9 +1,8 @@
 """The cascade on real samples: Qwen2.5-Coder-0.5B votes, and the 1.5B answers where its samples disagree.
 
-    python -m experiments.cascade.real EXPORT
+    python -m experiments.cascade.real
 
-The samples are programs for GSM8K. Those of the 0.5B are committed in `experiments/banks`. Those of the 1.5B are an
-export of a bank with its judgements (`experiments.banks.judge`). This needs no model.
+The samples are programs for GSM8K, committed in `experiments/banks`. So this needs no model.
 """
 
 from __future__ import annotations
@@ -11,9 +10,9 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from experiments.banks.judge import judged_pool
+from experiments.banks.judge import LARGE, judged_pool, known_exports
 from experiments.cascade.replay import Model, Pair
-from experiments.live import EXPORT
+from experiments.live import EXPORT, TASK
 from experiments.provenance import FORCE, provenance, refuse_another, write_json
 
 HERE = Path(__file__).parent
@@ -23,13 +22,12 @@ PRICE = 3.12
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("large", type=Path, help="an export of the large model, with its judgements beside it")
     parser.add_argument("--out", type=Path, default=HERE)
     parser.add_argument(FORCE, action="store_true", help="overwrite the result of another command")
     args = parser.parse_args()
     made = provenance(HERE, 0, "real")
     refuse_another(args.out / "real.json", made["command"], force=args.force)
-    small, large = judged_pool(EXPORT), judged_pool(args.large)
+    small, large = judged_pool(EXPORT), judged_pool(known_exports(LARGE)[TASK])
     by_id = {problem.id: problem for problem in large.problems}
     both = [problem for problem in small.problems if problem.id in by_id]
     answers = [by_id[problem.id] for problem in both]

@@ -1,9 +1,9 @@
 """Samples of models of several sizes on the same problems, with all that their cost depends on, in one small file.
 
-    python -m experiments.kinetics.sizes EXPORT... --data FOLDER
+    python -m experiments.kinetics.sizes EXPORT...
 
-The exports are of `thinktime bank export`, of any models and temperatures, and of one task. Their samples are judged;
-the texts are left out. So an analysis needs neither the exports nor a sandbox.
+The exports are of `thinktime bank export`, of any models and temperatures, and of one task. Each has its judgements
+(`experiments.banks.judge`) beside it. The texts are left out, so an analysis does not need the exports.
 """
 
 from __future__ import annotations
@@ -12,17 +12,16 @@ import argparse
 import gzip
 import json
 import sys
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from experiments.banks.judge import judge
+from experiments.banks.judge import judged
 from thinktime.bench.bank_export import LONGEST, header_of
 from thinktime.bench.jsonl import read_jsonl
 from thinktime.bench.samples import Sample, Sampled
-from thinktime.bench.tasks import load
 from thinktime.core.errors import ThinktimeError
 from thinktime.files import write_whole
 from thinktime.models.engine.costs import Shape
@@ -96,8 +95,8 @@ def common(found: Sequence[Run]) -> list[Run]:
     return [run.only(ids) for run in found]
 
 
-def collected(path: Path, data: Path | None) -> dict[str, Any]:
-    """The row of an export: as many samples as most of its problems have; problems with fewer are left out."""
+def collected(path: Path) -> dict[str, Any]:
+    """The row of an export."""
     header = header_of(path)
     prompts: dict[str, int] = {}
     seconds: dict[str, list[float]] = defaultdict(list)
@@ -106,8 +105,6 @@ def collected(path: Path, data: Path | None) -> dict[str, Any]:
             usage = row["usage"]
             prompts[row["problem"]] = usage.get("prompt_tokens", 0) + usage.get("cached_tokens", 0)
             seconds[row["problem"]].append(usage.get("seconds", 0.0))
-    (each, _), *_ = Counter(map(len, seconds.values())).most_common()
-    found = judge(path, load(header["task"]["name"], data=data, split=header["task"].get("split", "test")), each)
     problems = [
         {
             "id": problem["id"],
@@ -120,7 +117,7 @@ def collected(path: Path, data: Path | None) -> dict[str, Any]:
                 )
             ],
         }
-        for problem in found["problems"]
+        for problem in judged(path)["problems"]
     ]
     return {
         "name": header["provenance"]["name"],
@@ -133,11 +130,10 @@ def collected(path: Path, data: Path | None) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("exports", nargs="+", type=Path)
-    parser.add_argument("--data", type=Path, help="a folder with the benchmark's files")
     parser.add_argument("--out", type=Path, default=FILE)
     args = parser.parse_args()
     try:
-        rows = [collected(path, args.data) for path in args.exports]
+        rows = [collected(path) for path in args.exports]
     except ThinktimeError as error:
         sys.exit(str(error))
     text = json.dumps(rows, separators=(",", ":")).replace('{"id"', '\n{"id"')
