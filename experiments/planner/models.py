@@ -24,7 +24,7 @@ from experiments.intervals import as_percent, as_points, difference, mean, ratio
 from experiments.kinetics.frontier import flops_of
 from experiments.kinetics.sizes import Run, common, runs
 from experiments.planner.run import FOLDS, ORDERS, Floats, fixed, folds, highest, on
-from experiments.plot import COLOURS, line, logarithmic, panels, save
+from experiments.plot import COLOURS, line, panels, save
 from experiments.pools import likelihood
 from experiments.provenance import begin, write_json
 from thinktime.bench.samples import Sample
@@ -219,9 +219,8 @@ def draw(result: Mapping[str, Any], path: Path) -> None:
     axes.plot([row["flops"] for row in own], heights, "s", color=COLOURS[2], label="cascades")
     points = sorted((row[BOTH]["flops"], row[BOTH]["accuracy"]["value"]) for row in result["rows"])
     axes.plot(*zip(*((x, 100 * y) for x, y in points), strict=True), "k*", label="planner on held-out problems")
-    logarithmic(axes, "FLOPs for a problem, the prompt among them")
-    axes.set_ylabel("right, %")
-    axes.legend(fontsize=8)
+    axes.set(xscale="log", xlabel="FLOPs for a problem, the prompt among them", ylabel="right, %")
+    axes.legend(fontsize=8, loc="upper left")
     save(figure, path)
 
 

@@ -168,8 +168,9 @@ def plot(result: Mapping[str, Any], path: Path) -> None:
         right.set_yticks(range(len(ways)), ways)
         right.axvline(0, color="#555555", lw=0.8)
         right.set(xlabel="points over the larger model alone", title="a smaller model with samples")
-    for axes in (left, *others):
-        axes.legend(fontsize=7)
+    left.legend(fontsize=7, loc="upper left")
+    for right in others:
+        right.legend(fontsize=7, loc="upper left", bbox_to_anchor=(0, -0.12), ncols=2)
     save(figure, path)
 
 
