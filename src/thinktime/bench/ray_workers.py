@@ -119,7 +119,7 @@ def run(
             return replace(results, result={**results.result, "environment": workers.machines()})
         finally:
             workers.close()
-    except RayTaskError:  # a fault of ours
+    except RayTaskError:
         raise
     except RayError as error:
         raise ModelError(f"ray={cluster.address!r}: {_line(error)}; {AGAIN}") from None
@@ -190,6 +190,7 @@ class _Workers:
         accept: Callable[[Mapping[str, Any]], None],
         seen: Callable[[str, str, bool], None],
     ) -> None:
+        self._address = cluster.address
         self._bank, self._count, self._accept, self._seen = bank, count, accept, seen
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         mailbox = f"bench-{hashlib.sha256(name.encode()).hexdigest()[:16]}"
@@ -225,7 +226,7 @@ class _Workers:
                 try:
                     value = ray.get(reference)
                 except RayTaskError as error:
-                    raise (error.cause if isinstance(error.cause, ThinktimeError | RayError) else error) from None
+                    raise self._cause(error) from None
                 except RayError as error:
                     self._replace(worker, job, error)
                     waiting.extend([job] if job != LOAD else [])
@@ -258,6 +259,15 @@ class _Workers:
         with suppress(RayError):
             self.write_down()
             ray.kill(self._mailbox)
+
+    def _cause(self, error: RayTaskError) -> Exception:
+        """What a user should see of an error on a worker."""
+        if isinstance(error.cause, ThinktimeError | RayError):
+            return error.cause
+        if isinstance(error.cause, ModuleNotFoundError):
+            fix = f"a worker says: {error.cause}; install the same packages on all nodes"
+            return InputError("ray", self._address, fix)
+        return error  # a fault of ours
 
     def _add(self) -> None:
         self._start(self._kind.remote(self._mailbox, self._parts), LOAD)
