@@ -119,8 +119,6 @@ def run(
             return replace(results, result={**results.result, "environment": workers.machines()})
         finally:
             workers.close()
-    except RayTaskError:
-        raise
     except RayError as error:
         raise ModelError(f"ray={cluster.address!r}: {_line(error)}; {AGAIN}") from None
     finally:
@@ -262,12 +260,13 @@ class _Workers:
 
     def _cause(self, error: RayTaskError) -> Exception:
         """What a user should see of an error on a worker."""
-        if isinstance(error.cause, ThinktimeError | RayError):
-            return error.cause
-        if isinstance(error.cause, ModuleNotFoundError):
-            fix = f"a worker says: {error.cause}; install the same packages on all nodes"
+        cause: Exception = error.cause
+        if isinstance(cause, ThinktimeError | RayError):
+            return cause
+        if isinstance(cause, ModuleNotFoundError):
+            fix = f"a worker says: {cause}; install the same packages on all nodes"
             return InputError("ray", self._address, fix)
-        return error  # a fault of ours
+        return RuntimeError(str(error))  # a fault of ours, with its traceback
 
     def _add(self) -> None:
         self._start(self._kind.remote(self._mailbox, self._parts), LOAD)
@@ -386,7 +385,7 @@ class _Worker:
         """The results of the whole bench, whose samples are known."""
         bench = self._bench.part(Shard())
         self._run(known, bench)
-        return bench.results(command, {})
+        return bench.results(command, environment())
 
     def _run(self, known: Mapping[str, Sequence[Row]], bench: Bench) -> None:
         self._bank.add_contents(known)

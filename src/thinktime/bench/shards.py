@@ -31,7 +31,8 @@ class Shard:
             raise InputError("shard", text, "write it as i/n: 1/4 is the first of four parts")
         index, count = int(found[1]), int(found[2])
         if not 1 <= index <= count:
-            raise InputError("shard", text, f"the parts are 1/{count} to {count}/{count}" if count else "give 1/1")
+            parts = f"the first part is 1/{count}, the last one is {count}/{count}"
+            raise InputError("shard", text, parts if count else "there is at least one part, as in 1/4")
         return cls(index, count)
 
     def __str__(self) -> str:

@@ -146,4 +146,4 @@ def merge_banks(
     if as_json:
         print(json.dumps({"bank": opened.place, "samples": samples, "new": samples - before}))
         return
-    print(f"{opened.place}: {samples:,} samples, {samples - before:,} of them new")
+    print(f"{opened.place}: {samples:,} samples, {samples - before:,} new")
