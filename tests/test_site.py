@@ -37,7 +37,8 @@ LINKED = sorted(
 """The pages whose links are checked."""
 NOT_RUN = {
     "pip install": "installs packages",
-    "vllm serve|llama-server": "starts another program",
+    "vllm serve|llama-server|ray start": "starts another program",
+    "--ray auto": "needs a cluster, which takes many seconds to start; tests/test_ray.py runs one",
     "(models|data) pull": "downloads",
     "--model ~/|/pooling": "needs a model of the reader",
     "python -m": "takes minutes or hours",

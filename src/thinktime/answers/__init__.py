@@ -26,6 +26,9 @@ class Readings:
         self._found: dict[Hashable, str | None] = {}
         self._lock = Lock()
 
+    def __reduce__(self) -> tuple[type[Readings], tuple[()]]:
+        return Readings, ()  # a hash of a text is another one in another process
+
     def once(self, read: Callable[[], str | None], *texts: str) -> str | None:
         """The result of ``read``, which runs once for the same texts."""
         key = (*map(len, texts), *map(hash, texts))

@@ -22,6 +22,17 @@ from thinktime.core.usage import Usage, uncounted
 
 ALL = "(all)"
 """The account of the sum of all others, where several processes keep one."""
+_SHARED_TABLES: Mapping[str, Sequence[str]] = {
+    "fingerprints": ("name", "fingerprint"),
+    "provenance": ("name", "record"),
+    "roles": ("kind", "role", "name"),
+    "imports": ("header",),
+    "blobs": ("hash", "data"),
+    "samples": ("key", "problem", "model", "finish", "state", "usage", "passes", "at", "log_weight"),
+    "readings": ("key", "scorer", "value", "steps", "usage"),
+    "verdicts": ("key", "checker", "correct"),
+}
+"""The tables that another bank can take over, with their columns. What accounts have spent is not among them."""
 _UNIX_EPOCH = 2440587.5
 """The Julian day of 1970-01-01."""
 
@@ -82,7 +93,7 @@ class Bank:
         if not noted:
             if name not in (*self.models(), *self.scorers()):
                 row = (name, fingerprint)
-                self._write("INSERT INTO fingerprints (name, fingerprint) VALUES (?, ?) ON CONFLICT DO NOTHING", [row])
+                self.write("INSERT INTO fingerprints (name, fingerprint) VALUES (?, ?) ON CONFLICT DO NOTHING", [row])
             noted = self._read(query, name)  # another process may have been faster
         if noted != [(fingerprint,)]:
             of = "other files: a configuration, the tokenizer, the chat template or the engine has changed"
@@ -91,7 +102,7 @@ class Bank:
 
     def add_provenance(self, name: str, record: Mapping[str, Any]) -> None:
         """Note the origin, licence, revision and SHA-256 of a model's files, as a JSON object."""
-        self._write(
+        self.write(
             "INSERT INTO provenance (name, record) VALUES (?, ?) "
             "ON CONFLICT (name) DO UPDATE SET record = excluded.record",
             [(name, json.dumps(record))],
@@ -103,7 +114,7 @@ class Bank:
 
     def add_import(self, header: Mapping[str, Any]) -> None:
         """Note the header of an export whose samples were added, as a JSON object."""
-        self._write("INSERT INTO imports (header) VALUES (?) ON CONFLICT DO NOTHING", [(json.dumps(header),)])
+        self.write("INSERT INTO imports (header) VALUES (?) ON CONFLICT DO NOTHING", [(json.dumps(header),)])
 
     def imports(self) -> list[dict[str, Any]]:
         """What `add_import` noted, in this order."""
@@ -112,7 +123,7 @@ class Bank:
     def add_roles(self, kind: str, names: Mapping[str, str]) -> None:
         """Store the role of each model (or scorer, by ``kind``) for the next searches."""
         rows = [(kind, role, name) for role, name in names.items()]
-        self._write("INSERT INTO roles (kind, role, name) VALUES (?, ?, ?) ON CONFLICT DO NOTHING", rows)
+        self.write("INSERT INTO roles (kind, role, name) VALUES (?, ?, ?) ON CONFLICT DO NOTHING", rows)
 
     def roles(self, kind: str) -> dict[str, list[str]]:
         """The names of the models (or scorers) by role."""
@@ -163,8 +174,8 @@ class Bank:
             for key, s in samples
         ]
         if blobs:
-            self._write("INSERT INTO blobs (hash, data) VALUES (?, ?) ON CONFLICT DO NOTHING", list(blobs.items()))
-        self._write(
+            self.write("INSERT INTO blobs (hash, data) VALUES (?, ?) ON CONFLICT DO NOTHING", list(blobs.items()))
+        self.write(
             "INSERT INTO samples (key, problem, model, finish, state, usage, passes, log_weight) "
             "VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
             rows,
@@ -222,14 +233,14 @@ class Bank:
     def add_scores(self, scorer: str, scores: Sequence[tuple[str, Score]]) -> None:
         """Bank scores in one transaction; an existing key keeps its first score."""
         rows = [(key, scorer, r.value, json.dumps(r.steps), json.dumps(r.usage.as_dict())) for key, r in scores]
-        self._write(
+        self.write(
             "INSERT INTO readings (key, scorer, value, steps, usage) VALUES (?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
             rows,
         )
 
     def add_verdict(self, key: str, checker: str, correct: bool) -> None:
         """Bank whether a sample's answer is right according to the named checker."""
-        self._write(
+        self.write(
             "INSERT INTO verdicts (key, checker, correct) VALUES (?, ?, ?) ON CONFLICT DO NOTHING",
             [(key, checker, int(correct))],
         )
@@ -242,7 +253,7 @@ class Bank:
     def keep_spending(self, account: str, spent: Usage, reserved: Usage) -> None:
         """Store an account's spent usage, and its reserved usage for running calls."""
         rows = [(account, *(json.dumps(usage.as_dict()) for usage in (spent, reserved)))]
-        self._write(
+        self.write(
             "INSERT INTO spending (account, spent, reserved) VALUES (?, ?, ?) "
             "ON CONFLICT (account) DO UPDATE SET spent = excluded.spent, reserved = excluded.reserved",
             rows,
@@ -258,13 +269,39 @@ class Bank:
                 found[account] = spent + uncounted(reserved)
         return found
 
+    def contents(self) -> dict[str, list[Row]]:
+        """Everything but the accounts, as rows by table for `add_contents`."""
+        return {
+            table: self._read(f"SELECT {', '.join(columns)} FROM {table}") for table, columns in _SHARED_TABLES.items()
+        }
+
+    def add_contents(self, contents: Mapping[str, Sequence[Row]]) -> None:
+        """Add what another bank holds; an existing key keeps its first row.
+
+        Raises:
+            BankError: samples or scores under one name come from other files than those of this bank.
+        """
+        for name, fingerprint in contents["fingerprints"]:
+            self.bind(name, fingerprint)
+        for table, columns in _SHARED_TABLES.items():
+            values = ", ".join("?" * len(columns))
+            insert = f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({values}) ON CONFLICT DO NOTHING"
+            self.write(insert, contents[table])
+
+    def write(self, statement: str, rows: Sequence[Row]) -> None:
+        """Run a statement for each row, in one transaction. All changes of a bank go through this method.
+
+        The statement may run twice, and another bank may repeat it, so it must not add up.
+
+        Raises:
+            BankError: nothing is written.
+        """
+        with naming(self.place):
+            self._db.write(statement, rows)
+
     def _read(self, query: str, *values: str) -> list[Row]:
         with naming(self.place):
             return self._db.read(query, values)
-
-    def _write(self, statement: str, rows: Sequence[Row]) -> None:
-        with naming(self.place):
-            self._db.write(statement, rows)
 
     @contextmanager
     def _readable(self, key: str) -> Iterator[None]:

@@ -15,6 +15,7 @@ from thinktime.answers import Undecided
 from thinktime.bank.store import Bank
 from thinktime.bench.bank_export import check_continued
 from thinktime.bench.execution import ProgramValues
+from thinktime.bench.shards import Shard
 from thinktime.bench.signals import signals
 from thinktime.bench.statistics import DIFFERENCES, SHARES, mean_interval, paired_difference, pass_at_k
 from thinktime.bench.tally import Kind, Tally, ends, tally
@@ -70,6 +71,17 @@ class Outcome:
     """Of difficulty, see `thinktime.bench.signals`; none if it draws no whole samples."""
 
 
+@dataclass(frozen=True)
+class Results:
+    """What a run leaves, as plain values that another process can write to files."""
+
+    result: Mapping[str, Any]
+    timing: Mapping[str, float]
+    samples: Sequence[Mapping[str, Any]]
+    failures: Sequence[str]
+    failed: Mapping[str, str]
+
+
 @dataclass
 class Bench:
     """A run in progress; `result` works at any time, even after an interruption."""
@@ -84,6 +96,8 @@ class Bench:
     """The cap of the generator; the result reports whether it held."""
     plot_missing: bool = False
     """Whether the report draws runs whose samples are missing."""
+    shard: Shard = field(default_factory=Shard)
+    """The part of the task's problems that is run. The result of a part is not complete."""
     on_outcome: Callable[[Entry, Outcome], None] = lambda entry, outcome: None
     outcomes: dict[str, dict[str, Outcome]] = field(default_factory=dict)
     failures: list[str] = field(default_factory=list)
@@ -96,6 +110,15 @@ class Bench:
     def __post_init__(self) -> None:
         self.session = replace(self.session, answers=self.task.answers).with_bank(self.bank)
         self._provenance = self.bank.provenance()  # a result can be made after the bank is closed
+
+    @property
+    def problems(self) -> Sequence[Problem]:
+        """Those that are run."""
+        return self.shard.of(self.task.problems)
+
+    def part(self, shard: Shard) -> Bench:
+        """This bench of a part of the problems, with nothing run yet."""
+        return Bench(self.task, self.session, self.entries, self.bank, self.thinking_tokens, self.plot_missing, shard)
 
     def budget_text(self) -> str:
         """The limits of the budget as text."""
@@ -151,7 +174,7 @@ class Bench:
         tasks: list[asyncio.Task[ModelError | None]] = []
         try:
             async with asyncio.TaskGroup() as group:
-                tasks += [group.create_task(self._one(entry, problem, free)) for problem in self.task.problems]
+                tasks += [group.create_task(self._one(entry, problem, free)) for problem in self.problems]
         except* ThinktimeError as errors:
             self.failed[entry.label] = str(errors.exceptions[0])
         else:
@@ -255,6 +278,11 @@ class Bench:
             "coverage": self._coverage(finished),
             "traces": self._traces(finished),
         }
+
+    def results(self, command: str, environment: Mapping[str, Any]) -> Results:
+        """Everything that is written to files."""
+        result = self.result(command, environment)
+        return Results(result, self.timing(), list(self.samples()), list(self.failures), dict(self.failed))
 
     def _task_result(self) -> dict[str, Any]:
         levels = [str(p.metadata["level"]) for p in self.task.problems if "level" in p.metadata]

@@ -39,6 +39,7 @@ _EXTRAS = {
     "prometheus_client": "serve",
     "diffusers": "images",
     "PIL": "images",
+    "ray": "ray",
 }
 """What to install where a module is missing."""
 _SPINS = "10000"

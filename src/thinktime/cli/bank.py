@@ -24,7 +24,7 @@ from thinktime.core.errors import InputError
 from thinktime.core.printable import printable
 from thinktime.core.types import Sampling
 
-bank = typer.Typer(no_args_is_help=True, help="Export banks of samples, and import exports.")
+bank = typer.Typer(no_args_is_help=True, help="Export, import and merge banks of samples.")
 
 
 @bank.command("export")
@@ -110,3 +110,40 @@ def import_bank(
         print(json.dumps({"bank": opened.place, "header": header}))
         return
     print(f"{opened.place}: {header['n']['samples']:,} samples of {printable(header['model'])}")
+
+
+@bank.command("merge")
+def merge_banks(
+    sources: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="BANK...", help="Files, or postgresql://USER@HOST/DATABASE. Benches may be writing them."
+        ),
+    ],
+    out: Annotated[
+        str,
+        typer.Argument(metavar="BANK", help="The bank that gets everything: a file, which may not exist, or a URL."),
+    ],
+    as_json: Json = False,
+) -> None:
+    """Put the samples of several banks into one.
+
+    The same `thinktime bench` without `--shard` then finds all samples there. The first sample of a key counts. What
+    accounts of a gateway have spent stays where it is.
+    """
+    from thinktime.bank.database import is_url
+    from thinktime.bank.store import Bank
+
+    for source in sources:
+        if not is_url(source) and not Path(source).is_file():
+            raise InputError("bank", source, "there is no such file")
+    with Bank(out) as opened:
+        before = len(opened)
+        for source in sources:
+            with Bank(source, read_only=True) as other:
+                opened.add_contents(other.contents())
+        samples = len(opened)
+    if as_json:
+        print(json.dumps({"bank": opened.place, "samples": samples, "new": samples - before}))
+        return
+    print(f"{opened.place}: {samples:,} samples, {samples - before:,} new")

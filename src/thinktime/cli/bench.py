@@ -6,9 +6,11 @@ import asyncio
 import json
 import signal
 import sys
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from socket import gethostname
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
@@ -57,17 +59,23 @@ from thinktime.cli.tasks import (
     System,
     loader,
 )
+from thinktime.config import is_url
 from thinktime.core.errors import InputError, UnknownNameError
 from thinktime.core.printable import printable
 from thinktime.core.types import MAIN
 
 if TYPE_CHECKING:
     from thinktime.bank.store import Bank
-    from thinktime.bench.runner import Bench, Entry, Outcome
+    from thinktime.bench.ray_workers import RayCluster
+    from thinktime.bench.runner import Bench, Entry, Results
     from thinktime.bench.tasks import Task
+    from thinktime.config import Config
     from thinktime.session import Session
 
 Result = TypeVar("Result")
+RAY_OPTIONS = ("--ray", "--ray-workers", "--ray-cpus", "--ray-gpus")
+"""They decide who draws the samples, and leave no trace in the result."""
+AGAIN = "interrupted: run the same command again to go on; finished samples are kept"
 DEMO_STRATEGIES = "single,majority,best_of_n,weighted_majority,beam_search"
 
 
@@ -154,6 +162,32 @@ def bench(
     seed: Seed = 0,
     dtype: Dtype = "auto",
     engine: Engine = "auto",
+    shard: Annotated[
+        str | None,
+        typer.Option(
+            metavar="I/N",
+            help="Run only part i of n of the problems, for several processes: 1/4 is the first of four parts. "
+            "`thinktime bank merge` joins their banks.",
+        ),
+    ] = None,
+    ray: Annotated[
+        str | None,
+        typer.Option(
+            "--ray",
+            metavar="ADDRESS",
+            help="Share out the problems over the workers of a Ray cluster: local (starts Ray here), auto (a cluster "
+            "of this machine, or RAY_ADDRESS), HOST:PORT or ray://HOST:PORT. The result is the same.",
+        ),
+    ] = None,
+    ray_workers: Annotated[
+        int | None, typer.Option(min=1, help="How many workers; each loads the models. Default: as many as have room.")
+    ] = None,
+    ray_cpus: Annotated[
+        int | None, typer.Option(min=1, help="CPUs of each worker, and threads of its models; default 1.")
+    ] = None,
+    ray_gpus: Annotated[
+        int | None, typer.Option(min=0, help="GPUs of each worker, for models that use them; default 0.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Run strategies at several budgets on a task.
@@ -164,12 +198,17 @@ def bench(
     from thinktime.bank.store import Bank
     from thinktime.bench.bank_export import exported_bank, is_export
     from thinktime.bench.benchmarks import BENCHMARKS, pull_missing
-    from thinktime.bench.controls import control, is_control
-    from thinktime.bench.runner import Bench
+    from thinktime.bench.controls import is_control
+    from thinktime.bench.environment import environment as here
+    from thinktime.bench.shards import Shard
     from thinktime.bench.tally import warnings
-    from thinktime.session import open_replay, open_session
     from thinktime.strategies import listed
 
+    part = Shard() if shard is None else Shard.parse(shard)
+    cluster = _cluster(ray, ray_workers, ray_cpus, ray_gpus)
+    if cluster is not None and (replay_bank or shard is not None):
+        fix = "a replay draws no samples" if replay_bank else "it shares out all problems by itself"
+        raise InputError("ray", ray, f"{fix}; leave out --ray, or {'--replay' if replay_bank else '--shard'}")
     entries = _entries(listed(strategies), numbers_in("n", n))
     of_task = loader(
         task,
@@ -192,6 +231,8 @@ def bench(
     if show_task:
         _show(loaded, as_json)
         return
+    if part.count > len(loaded.problems):
+        raise InputError("shard", shard, f"give at most {len(loaded.problems)} parts: the task has no more problems")
     controls = {role: name for role, name in roles_in("scorer", scorer or []).items() if is_control(name)}
     config = config_of(
         model=model,
@@ -218,44 +259,120 @@ def bench(
         stop=loaded.stop if stop is None else stops_in(stop),
         seed=seed,
     )
+    if cluster is not None:
+        _refuse_endpoints(config, cluster)
     place = bank or out / "bank.db"
     of_export = is_export(place, replay_bank)
     with exported_bank(Path(place)) if of_export else Bank(place) as opened:
         if of_export and problems is None:
             loaded = _known(loaded, opened, str(place))
-        session = open_replay(config, opened) if replay_bank else open_session(config)
-        if replay_bank:  # random scores are in the bank
-            controls = {role: name for role, name in controls.items() if name != "random"}
-        fitting = session.scorers.get(MAIN)
-        judges = {role: control(name, loaded, fitting) for role, name in controls.items()}
-        session = replace(session, scorers={**session.scorers, **judges})
-        entries = _calibrated(entries, loaded, of_task, session.with_bank(opened))
-        run = Bench(loaded, session, entries, opened, thinking_tokens=thinking_tokens, plot_missing=plot_missing)
-        if not force:
-            _refuse_another(out / "result.json", run.settings())
-        complete = _run_with_progress(run)
-        result, timing = _write(run, out)
-    for warning in warnings(result):
+        make = partial(_bench, loaded, of_task, config, entries, controls, replay_bank, thinking_tokens, plot_missing)
+        accept = partial(_refuse_another, None if force else out / "result.json")
+        if cluster is not None:
+            complete, results = True, _run_on_ray(cluster, make, opened, entries, loaded, out, accept)
+        else:
+            run = make(opened).part(part)
+            accept(run.settings())
+            complete, results = _run_with_progress(run), run.results(command_line(), here())
+        _write(results, out)
+    for warning in warnings(results.result):
         print(f"warning: {printable(warning)}", file=sys.stderr)
     if as_json:
-        print(json.dumps({**result, "timing": timing}))
+        print(json.dumps({**results.result, "timing": results.timing}))
     else:
-        print_table(result, timing)
+        print_table(dict(results.result), dict(results.timing))
         print(f"report: {out / 'report.html'}   result: {out / 'result.json'}")
-    if run.failures:
+    if results.failures:
         print(
-            f"error: {len(run.failures)} problems could not be asked: {printable(run.failures[0])}; "
+            f"error: {len(results.failures)} problems could not be asked: {printable(results.failures[0])}; "
             "run the same command again",
             file=sys.stderr,
         )
-    if run.failed:
-        reason = printable(next(iter(run.failed.values())))
-        print(f"error: failed: {', '.join(run.failed)}: {reason}", file=sys.stderr)
-    if run.failures or run.failed:
+    if results.failed:
+        reason = printable(next(iter(results.failed.values())))
+        print(f"error: failed: {', '.join(results.failed)}: {reason}", file=sys.stderr)
+    if results.failures or results.failed:
         raise typer.Exit(EXIT_FAILED)
     if not complete:
-        print("interrupted: run the same command again to go on; finished samples are kept", file=sys.stderr)
+        print(AGAIN, file=sys.stderr)
         raise typer.Exit(EXIT_INTERRUPTED)
+
+
+def _bench(
+    task: Task,
+    of_task: Callable[[int], Task],
+    config: Config,
+    entries: Sequence[Entry],
+    controls: Mapping[str, str],
+    replay: bool,
+    thinking_tokens: int | None,
+    plot_missing: bool,
+    bank: Bank,
+) -> Bench:
+    """Load the models, and make the bench of a bank."""
+    from thinktime.bench.controls import control
+    from thinktime.bench.runner import Bench
+    from thinktime.session import open_replay, open_session
+
+    session = open_replay(config, bank) if replay else open_session(config)
+    if replay:  # random scores are in the bank
+        controls = {role: name for role, name in controls.items() if name != "random"}
+    fitting = session.scorers.get(MAIN)
+    judges = {role: control(name, task, fitting) for role, name in controls.items()}
+    session = replace(session, scorers={**session.scorers, **judges})
+    entries = _calibrated(entries, task, of_task, session.with_bank(bank))
+    return Bench(task, session, entries, bank, thinking_tokens, plot_missing)
+
+
+def _cluster(address: str | None, workers: int | None, cpus: int | None, gpus: int | None) -> RayCluster | None:
+    """The Ray cluster of the options; None without one."""
+    given = {"ray_workers": workers, "ray_cpus": cpus, "ray_gpus": gpus}
+    if address is None:
+        for name, value in given.items():
+            if value is not None:
+                raise InputError(name, value, "it belongs to --ray; give --ray ADDRESS, or leave it out")
+        return None
+    from thinktime.bench.ray_workers import RayCluster
+
+    return RayCluster(address, workers, 1 if cpus is None else cpus, gpus or 0)
+
+
+def _refuse_endpoints(config: Config, cluster: RayCluster) -> None:
+    """Refuse models and scorers behind HTTP, which one process can keep busy."""
+    for spec in (*config.model_specs().values(), *config.scorer_specs().values()):
+        source = getattr(spec, "source", "")
+        if is_url(source):
+            fix = f"it is for models on the workers, and not for {source}; leave out --ray, and raise --concurrency"
+            raise InputError("ray", cluster.address, fix)
+
+
+def _run_on_ray(
+    cluster: RayCluster,
+    make: Callable[[Bank], Bench],
+    bank: Bank,
+    entries: Sequence[Entry],
+    task: Task,
+    out: Path,
+    accept: Callable[[Mapping[str, Any]], None],
+) -> Results:
+    """Run on a cluster."""
+    from thinktime.bench import ray_workers
+
+    with _Bar(len(entries) * len(task.problems)) as bar:
+        try:
+            return ray_workers.run(
+                cluster,
+                make,
+                bank,
+                len(task.problems),
+                name=f"{gethostname()} {out.resolve()} {bank.place}",
+                command=command_line(RAY_OPTIONS),
+                accept=accept,
+                seen=bar.seen,
+            )
+        except KeyboardInterrupt:
+            print(AGAIN, file=sys.stderr)
+            raise typer.Exit(EXIT_INTERRUPTED) from None
 
 
 def _known(task: Task, export: Bank, place: str) -> Task:
@@ -267,9 +384,9 @@ def _known(task: Task, export: Bank, place: str) -> Task:
     return replace(task, problems=found)
 
 
-def _refuse_another(path: Path, settings: dict[str, Any]) -> None:
+def _refuse_another(path: Path | None, settings: Mapping[str, Any]) -> None:
     """Raise an `InputError` if a file has the result of a run with other settings."""
-    if not path.exists():
+    if path is None or not path.exists():
         return
     found, wanted = read_json(path), json.loads(json.dumps(settings))
     if isinstance(found.get("model"), dict):  # a replay has no scorer if the bank has no scores
@@ -342,29 +459,40 @@ def _calibrated(entries: Sequence[Entry], tested: Task, first: Callable[[int], T
     return found
 
 
+class _Bar:
+    """A line of progress: the strategy, its finished problems, and how many of them are right."""
+
+    def __init__(self, total: int) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+        console = Console(stderr=True)
+        columns = TextColumn("{task.description:<22}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
+        right = TextColumn("{task.fields[right]}")
+        self._progress = Progress(*columns, right, console=console, transient=True, disable=not console.is_terminal)
+        self._bar = self._progress.add_task("loading", total=total, right="")
+        self._right: dict[str, dict[str, bool]] = {}
+
+    def __enter__(self) -> _Bar:
+        self._progress.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._progress.stop()
+
+    def seen(self, strategy: str, problem: str, correct: bool) -> None:
+        """Count a problem. A problem may come twice."""
+        found = self._right.setdefault(strategy, {})
+        found[problem] = correct
+        share = f"{100 * sum(found.values()) / len(found):.0f}% of {len(found)} right"
+        done = sum(map(len, self._right.values()))
+        self._progress.update(self._bar, completed=done, description=strategy, right=share)
+
+
 def _run_with_progress(run: Bench) -> bool:
     """Run until the end or an interruption. Return whether it reached the end."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
-    console = Console(stderr=True)
-    columns = TextColumn("{task.description:<22}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
-    right = TextColumn("{task.fields[right]}")
-    with Progress(*columns, right, console=console, transient=True, disable=not console.is_terminal) as progress:
-        bar = progress.add_task("loading", total=len(run.entries) * len(run.task.problems), right="")
-        tally: dict[str, list[bool]] = {}
-
-        def show(entry: Entry, outcome: Outcome) -> None:
-            tally.setdefault(entry.label, []).append(outcome.correct)
-            seen = tally[entry.label]
-            progress.update(
-                bar,
-                advance=1,
-                description=entry.label,
-                right=f"{100 * sum(seen) / len(seen):.0f}% of {len(seen)} right",
-            )
-
-        run.on_outcome = show
+    with _Bar(len(run.entries) * len(run.problems)) as bar:
+        run.on_outcome = lambda entry, outcome: bar.seen(entry.label, outcome.problem.id, outcome.correct)
         try:
             asyncio.run(_until_told_to_stop(_disconnecting(run.session, run.run())))
         except (KeyboardInterrupt, asyncio.CancelledError):
@@ -388,22 +516,19 @@ async def _until_told_to_stop(work: Awaitable[None]) -> None:
     await work
 
 
-def _write(run: Bench, out: Path) -> tuple[dict[str, Any], dict[str, float]]:
-    from thinktime.bench.environment import environment
+def _write(results: Results, out: Path) -> None:
+    """Write the files of a result."""
     from thinktime.bench.export import SAMPLES
     from thinktime.bench.report import write_report
     from thinktime.files import write_whole
 
-    result = run.result(command_line(), environment())
-    timing = run.timing()
     try:
         out.mkdir(parents=True, exist_ok=True)
-        write_whole(out / "result.json", json.dumps(result, indent=1) + "\n")
-        write_whole(out / "timing.json", json.dumps(timing, indent=1) + "\n")
-        write_whole(out / SAMPLES, "".join(f"{json.dumps(row)}\n" for row in run.samples()))
-        write_report(result, timing, out / "report.html")
+        write_whole(out / "result.json", json.dumps(results.result, indent=1) + "\n")
+        write_whole(out / "timing.json", json.dumps(results.timing, indent=1) + "\n")
+        write_whole(out / SAMPLES, "".join(f"{json.dumps(row)}\n" for row in results.samples))
+        write_report(results.result, results.timing, out / "report.html")
     except OSError as error:
         raise InputError(
             "out", str(out), f"cannot write there ({error}); the bank is safe, give another --out"
         ) from None
-    return result, timing

@@ -136,9 +136,18 @@ BudgetText = Annotated[
 ]
 
 
-def command_line() -> str:
-    """The command of this process as results note it: a bank's URL is without its password."""
-    arguments = [re.sub(r"postgres(ql)?://.*", lambda url: shown(url[0]), each) for each in sys.argv[1:]]
+def command_line(without: Collection[str] = ()) -> str:
+    """The command of this process as results note it: a bank's URL is without its password.
+
+    Args:
+        without: options with a value, which are left out.
+    """
+    arguments, words = [], iter(sys.argv[1:])
+    for word in words:
+        if word in without:
+            next(words, None)
+        elif word.partition("=")[0] not in without:
+            arguments.append(re.sub(r"postgres(ql)?://.*", lambda url: shown(url[0]), word))
     return "thinktime " + shlex.join(arguments)
 
 

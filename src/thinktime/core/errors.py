@@ -44,6 +44,9 @@ class InputError(ThinktimeError):
         super().__init__(f"{field}={shown(value)}: {fix}")
         self.field, self.value, self.fix = field, value, fix
 
+    def __reduce__(self) -> tuple[type[InputError], tuple[str, object, str]]:
+        return InputError, (self.field, self.value, self.fix)  # another process may raise it
+
 
 class UnknownNameError(InputError):
     """A name that is not in a list of known ones."""
