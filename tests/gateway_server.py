@@ -19,9 +19,9 @@ from waiting import PATIENCE
 
 from thinktime.core.protocols import Scorer
 from thinktime.core.usage import Budget
-from thinktime.gateway.app import Gateway
 from thinktime.gateway.config import GatewayConfig, Key, digest
 from thinktime.gateway.server import bound, listening
+from thinktime.gateway.state import Gateway
 
 MESSAGES = [{"role": "user", "content": "what is 3 + 4"}]
 PLAIN: dict[str, Any] = {"model": "words", "messages": MESSAGES, "max_tokens": 64}

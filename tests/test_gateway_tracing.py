@@ -165,7 +165,7 @@ def test_errors_have_a_type_and_only_server_errors_are_failures(collector: Colle
 
 
 def test_without_a_collector_opentelemetry_is_not_imported() -> None:
-    script = "import sys, thinktime.gateway.app\nthinktime.gateway.app.Tracing('http://x/v1')\n"
+    script = "import sys, thinktime.gateway.tracing\nthinktime.gateway.tracing.Tracing('http://x/v1')\n"
     script += "print(any(name.startswith('opentelemetry') for name in sys.modules))"
     ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert ran.stdout.strip() == "False"

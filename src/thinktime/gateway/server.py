@@ -13,10 +13,11 @@ import uvicorn
 
 from thinktime.core.errors import InputError
 from thinktime.core.protocols import Scorer
-from thinktime.gateway.app import Gateway
+from thinktime.gateway.app import application
 from thinktime.gateway.config import GatewayConfig
 from thinktime.gateway.connections import ServerConfig, allow_descriptors, shares
 from thinktime.gateway.logs import configure
+from thinktime.gateway.state import Gateway
 from thinktime.models.remote.client import Client, RefusedError, RemoteError
 from thinktime.models.remote.protocol import root_and_api
 
@@ -32,7 +33,7 @@ def listening(gateway: Gateway) -> ServerConfig:
     """The settings of the HTTP server."""
     most, _ = shares()
     return ServerConfig(
-        gateway.app(),
+        application(gateway),
         most,
         log_level=gateway.config.log_level,
         access_log=False,
