@@ -343,7 +343,7 @@ class Site:
     def close(self) -> None:
         logging.getLogger("thinktime").removeHandler(self.unexpected)
         self.run(self.generator.close())
-        self.run(self.gateway.upstream.close())
+        self.run(self.gateway.upstreams.close())
         self._server.close()
         self._loop.close()
 

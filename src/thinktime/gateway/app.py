@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
@@ -22,6 +23,8 @@ from thinktime.gateway.replies import error_event
 from thinktime.gateway.state import Gateway
 
 OPENAI = ErrorShape(lambda error: error.body, error_event)
+EXPOSED = ("Retry-After", "X-Request-Id")
+"""Headers of replies that pages of other origins may read."""
 ANTHROPIC = ErrorShape(messages.error_body, messages.error_event)
 
 
@@ -33,10 +36,12 @@ def application(gateway: Gateway) -> Starlette:
         return RouteHandler(gateway, answer, shape)
 
     async def ready(_: Request) -> Response:
-        """Whether the upstream answers. Unlike ``/health``, which says that this process does."""
-        if await gateway.upstream.reachable():
-            return JSONResponse({"status": "ok"})
-        return JSONResponse({"status": "the upstream does not answer"}, 503)
+        """Whether an upstream answers. Unlike ``/health``, which says that this process does."""
+        answers = await gateway.upstreams.reachable()
+        several = {"upstreams": answers} if len(answers) > 1 else {}
+        if any(answers.values()):
+            return JSONResponse({"status": "ok", **several})
+        return JSONResponse({"status": "the upstream does not answer", **several}, 503)
 
     @asynccontextmanager
     async def living(_: Starlette) -> AsyncIterator[None]:
@@ -57,10 +62,26 @@ def application(gateway: Gateway) -> Starlette:
             Route("/ready", ready, methods=["GET"]),
             *Page(gateway.auth, gateway.history, gateway.probes).routes,
         ],
-        middleware=[Middleware(HeadCheck)],
+        middleware=[Middleware(HeadCheck), *_cors(gateway.config.cors_origins)],
         exception_handlers={HTTPException: _no_such},
         lifespan=living,
     )
+
+
+def _cors(origins: Sequence[str]) -> list[Middleware]:
+    """What allows pages of these origins to send requests. They have no cookies; a key comes in a header."""
+    if not origins:
+        return []
+    methods, headers = ("GET", "POST"), ("*",)
+    return [
+        Middleware(
+            CORSMiddleware,
+            allow_origins=origins,
+            allow_methods=methods,
+            allow_headers=headers,
+            expose_headers=EXPOSED,
+        )
+    ]
 
 
 async def _health(_: Request) -> Response:

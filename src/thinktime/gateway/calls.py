@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
+import json
+import secrets
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from typing import Any, Literal
 
 from thinktime import strategies
-from thinktime.core.errors import InputError, UnknownNameError
+from thinktime.core.errors import InputError, ThinktimeError, UnknownNameError
 from thinktime.core.ledger import Ledger
 from thinktime.core.types import MAIN, Capability
 from thinktime.gateway import messages, responses
@@ -19,6 +22,7 @@ from thinktime.gateway.answers import SampleAnswers
 from thinktime.gateway.asgi import parse_json
 from thinktime.gateway.auth import ApiClient, limits_spending
 from thinktime.gateway.errors import HttpError, busy
+from thinktime.gateway.failover import moves_on
 from thinktime.gateway.handler import Answering, RequestContext
 from thinktime.gateway.history import HistoryEntry
 from thinktime.gateway.lengths import Extent, check, check_text, extent, has_several
@@ -30,12 +34,13 @@ from thinktime.gateway.proxy import proxy_request
 from thinktime.gateway.replies import Chunks, SearchOutcome
 from thinktime.gateway.request import CompletionRequest, default_max_tokens, read_request
 from thinktime.gateway.responses import Response
-from thinktime.gateway.searching import Progress, search_for
+from thinktime.gateway.searching import Progress, search_for, upstreams_of
 from thinktime.gateway.state import PROBES, Gateway
 from thinktime.gateway.tracing import outcome_attributes, request_attributes
-from thinktime.gateway.upstream import models_in
-from thinktime.generators.openai import COMPLETION_LIMIT, ProbeKind, RemoteGenerator
-from thinktime.models.remote.client import OnEvent
+from thinktime.gateway.upstream import Target, models_in
+from thinktime.gateway.upstreams import ServedGenerator
+from thinktime.generators.openai import COMPLETION_LIMIT, ProbeKind
+from thinktime.models.remote.client import OnEvent, RemoteError, UnreadableError
 from thinktime.models.remote.protocol import Api
 from thinktime.planning.auto import Auto
 
@@ -74,8 +79,8 @@ class Calls:
         Without a method it goes to the upstream, if the upstream has this API. Otherwise it becomes a chat request.
         """
         entry, body = await self._begin(context, "responses")
-        if entry.method is None and await self._gateway.upstream.responds():
-            await self._proxy(context, entry, "responses", body)
+        if entry.method is None and (targets := await self._responding(context, entry, body)):
+            await self._proxy(context, entry, "responses", body, targets)
             return
         method = entry.method = entry.method or parse("single")
         request = self._read(context, entry, method, responses.as_chat(body), "chat/completions")
@@ -117,24 +122,81 @@ class Calls:
         body = parse_json(context.raw, context.headers)
         context.client.check_rate_limit(time.monotonic())
         entry = context.entry = self._gateway.history.begin(context.client, f"/v1/{path}", body)
-        entry.method, entry.model = await method_of(body, context.headers.get(HEADER), self._gateway.upstream.names)
+        entry.method, entry.model = await method_of(body, context.headers.get(HEADER), self._gateway.upstreams.names)
         if context.client.limited or (entry.method is not None and limits_spending(entry.method.budget)):
             check(body, path)
         return entry, body
 
     async def _proxy(
-        self, context: RequestContext, entry: HistoryEntry, path: Proxied, body: Mapping[str, Any]
+        self,
+        context: RequestContext,
+        entry: HistoryEntry,
+        path: Proxied,
+        body: Mapping[str, Any],
+        targets: Sequence[Target] = (),
     ) -> None:
+        """Pass a request on to the first of these targets that answers."""
         entry.ledger = Ledger(within=context.client.ledger)
-        price, client = self._gateway.upstream.price(entry.model), self._gateway.upstream.client
         context.attributes["gen_ai.request.model"] = entry.model
-        most, counts_all = await self._extent(context, entry.model, path, body)
-        given = (context.raw, body, context.headers, context.client, entry.ledger, price, context.writer)
-        slot = self._gateway.upstream.proxied(entry.model)
-        await proxy_request(client, path, *given, self._gateway.upstream.observer, most, counts_all, slot)
+        *others, last = targets or self._targets(context, entry, body)
+        for target in others:
+            try:
+                await self._proxy_to(target, context, entry, path, body, last=False)
+            except ThinktimeError as error:
+                if context.writer.status or not (moves_on(error) or isinstance(error, UnreadableError)):
+                    raise
+                target.pause(error)
+            else:
+                return
+        await self._proxy_to(last, context, entry, path, body, last=True)
+
+    async def _proxy_to(
+        self,
+        target: Target,
+        context: RequestContext,
+        entry: HistoryEntry,
+        path: Proxied,
+        body: Mapping[str, Any],
+        *,
+        last: bool,
+    ) -> None:
+        upstream, raw = target.upstream, context.raw
+        entry.upstreams = {target.name: None}
+        if target.model != body["model"]:
+            body = {**body, "model": target.model}
+            raw = json.dumps(body).encode()
+        most, counts_all = await self._extent(context, target, path, body)
+        price, slot = upstream.price(target.model), upstream.proxied(target.model)
+        given = (raw, body, context.headers, context.client, entry.ledger, price, context.writer)
+        await proxy_request(upstream.client, path, *given, upstream.observer, most, counts_all, slot, last)
+
+    def _targets(self, context: RequestContext, entry: HistoryEntry, body: Mapping[str, Any]) -> list[Target]:
+        """Where to pass a request on. With a seed, equal requests go to the same upstream."""
+        raw = context.raw if body.get("seed") is not None else secrets.token_bytes(8)
+        return self._gateway.upstreams.targets(entry.model, hashlib.blake2b(raw, digest_size=12).hexdigest())
+
+    async def _responding(self, context: RequestContext, entry: HistoryEntry, body: Mapping[str, Any]) -> list[Target]:
+        """The targets of a request that have the Responses API.
+
+        Raises:
+            RemoteError: none of the targets answers.
+        """
+        found, failed = [], []
+        targets = self._targets(context, entry, body)
+        for target in targets:
+            try:
+                if await target.upstream.responds():
+                    found.append(target)
+            except RemoteError as error:
+                failed.append(error)
+                if len(targets) > 1:
+                    target.pause(error)
+        if len(failed) == len(targets):
+            raise failed[0]
+        return found
 
     async def _extent(
-        self, context: RequestContext, model: str, path: Proxied, body: Mapping[str, Any]
+        self, context: RequestContext, target: Target, path: Proxied, body: Mapping[str, Any]
     ) -> tuple[Extent | None, bool]:
         """The most that a request without a method can generate, and whether the upstream's usage counts all of it.
 
@@ -148,9 +210,9 @@ class Calls:
         if path == "responses":
             return found, True
         if found is None:
-            known = self._gateway.upstream.probed(model, path) if has_several(body, path) else None
+            known = target.upstream.probed(target.model, path) if has_several(body, path) else None
             return None, known is None or known.traits.counts_all
-        probed = partial(self._gateway.upstream.generator, model, path, self._payer(context.client))
+        probed = partial(target.upstream.generator, target.model, path, self._payer(context.client))
         alone = path == "chat/completions" and body.get("max_tokens") is None
         if alone and not (await probed("obeys")).obeys:
             limit = body[COMPLETION_LIMIT]
@@ -191,9 +253,11 @@ class Calls:
                 capped = method.thinking_tokens is not None
                 payer = self._payer(context.client)
                 kind: ProbeKind = "cap" if capped else "traits"
-                generator = await self._gateway.upstream.generator(request.model, request.api, payer, kind)
-                others = await self._gateway.roles.models(method.models, request.api, payer, kind)
-                scorers = await self._gateway.roles.scorers(method.scorers, payer)
+                key = request.problem.id
+                upstreams, roles = self._gateway.upstreams, self._gateway.roles
+                generator = await upstreams.generator(request.model, request.api, payer, kind, key)
+                others = await roles.models(method.models, request.api, payer, kind, key)
+                scorers = await roles.scorers(method.scorers, payer, key)
                 if self._gateway.scorer is not None and MAIN not in method.scorers:
                     scorers[MAIN] = self._gateway.scorer
         except TimeoutError:
@@ -201,9 +265,10 @@ class Calls:
         calibration = self._gateway.config.calibration
         measured = isinstance(method.strategy, Auto) and bool(method.strategy.policy or calibration)
         wanted = self._gateway.bank is not None or capped or measured or Capability.LOGPROBS in method.strategy.needs
-        sending = partial(
-            RemoteGenerator.sending, fields=request.fields, thinking_tokens=method.thinking_tokens, logprobs=wanted
-        )
+
+        def sending(generator: ServedGenerator, on_event: OnEvent | None = None) -> ServedGenerator:
+            return generator.sending(request.fields, on_event, method.thinking_tokens, logprobs=wanted)
+
         models = {role: sending(other) for role, other in others.items()}
         chat = request.api == "chat/completions"
         answers = SampleAnswers(as_json=request.json, tools=request.tools)
@@ -211,7 +276,7 @@ class Calls:
         outcome = await search_for(
             request,
             method,
-            {MAIN: sending(generator, on_event=on_event), **models},
+            {MAIN: sending(generator, on_event), **models},
             budget=budget,
             within=context.client.ledger,
             addresses=self._gateway.roles.addresses,
@@ -225,6 +290,7 @@ class Calls:
             await progress.finish()
         context.attributes |= outcome_attributes(outcome)
         entry.answer = outcome.answer
+        entry.upstreams = dict.fromkeys(upstreams_of(outcome.search))
         return outcome
 
     async def _stream(
@@ -265,7 +331,7 @@ class Calls:
 
     async def models(self, context: RequestContext) -> None:
         """List the models of the upstream, each also after the names of simple methods."""
-        listing = dict(await self._gateway.upstream.listing())
+        listing = dict(await self._gateway.upstreams.listing())
         scored = self._gateway.scorer is not None or MAIN in self._gateway.config.scorers
         offered = {Capability.ANSWERS, *([Capability.SCORES] if scored else [])}
         simple = [name for name, kind in strategies.known().items() if kind.needs <= offered]
@@ -278,8 +344,8 @@ class Calls:
 
     async def model(self, context: RequestContext) -> None:
         """One model of the upstream; its name may begin with a method."""
-        method, name = await method_of({"model": context.name}, None, self._gateway.upstream.names)
-        models = models_in(await self._gateway.upstream.listing())
+        method, name = await method_of({"model": context.name}, None, self._gateway.upstreams.names)
+        models = models_in(await self._gateway.upstreams.listing())
         for model in models:
             if model["id"] == name:
                 owner = {} if method is None else {"owned_by": "thinktime"}

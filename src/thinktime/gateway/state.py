@@ -19,7 +19,7 @@ from thinktime.gateway.metrics import Metrics
 from thinktime.gateway.roles import Roles
 from thinktime.gateway.searching import refuse_large
 from thinktime.gateway.tracing import Tracing
-from thinktime.gateway.upstream import Upstream
+from thinktime.gateway.upstreams import Upstreams
 from thinktime.prompts.templates import overridden
 
 if TYPE_CHECKING:
@@ -43,9 +43,9 @@ class Gateway:
             self._open_bank(config.bank)
         self.auth = Auth(config, self.bank, self.keeper)
         self.probes = self.auth.account(PROBES)
-        self.tracing = Tracing(config.upstream)
-        self.upstream = Upstream(config, self.tracing.sampling)
-        self.roles = Roles(config, self.upstream, self.probes, self.tracing.sampling)
+        self.tracing = Tracing()
+        self.upstreams = Upstreams(config.upstreams, config.fallbacks, self.tracing.sampling, config.request_seconds)
+        self.roles = Roles(config, self.upstreams, self.probes, self.tracing.sampling)
         self.prompts = overridden(strategies.prompts(), config.prompts)
         self.metrics = Metrics()
         self.running: set[asyncio.Future[None]] = set()
@@ -73,7 +73,7 @@ class Gateway:
     async def close(self) -> None:
         """Close all connections and the bank."""
         await self.roles.close()
-        await self.upstream.close()
+        await self.upstreams.close()
         await asyncio.to_thread(self.tracing.close)
         for close in self._closing:
             await asyncio.to_thread(close)
