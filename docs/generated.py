@@ -32,7 +32,7 @@ from thinktime.bench.tasks import Task
 from thinktime.core.protocols import Generator
 from thinktime.core.types import Sampling
 from thinktime.core.usage import Budget, Usage
-from thinktime.gateway.config import Endpoint, GatewayConfig, Key
+from thinktime.gateway.config import Endpoint, GatewayConfig, Key, UpstreamConfig
 from thinktime.session import Session
 from thinktime.strategies import BUILT_IN, Strategy
 from thinktime.strategies.cards import Card, card
@@ -78,6 +78,7 @@ def cli() -> str:
 def gateway_config() -> str:
     """The settings of the file of ``thinktime serve --config``."""
     parts = ["## Top level", _settings(GatewayConfig, leave=("upstream_key",))]
+    parts += ["## `[[upstream]]`", _settings(UpstreamConfig, leave=("key",))]
     parts += ["## `[keys.NAME]`", _settings(Key, leave=("name",))]
     parts += ["## `[models.ROLE]` and `[scorers.ROLE]`", _settings(Endpoint)]
     return "\n\n".join(parts)
@@ -100,6 +101,8 @@ def _type(written: Any) -> str:
     """A type as TOML has it."""
     text = str(written).removesuffix(" | None")
     names = {"str": "text", "int": "whole number", "float": "number", "bool": "true or false", "Path": "path as text"}
+    names["tuple[str, ...]"] = "list of texts"
+    names["str | tuple[UpstreamConfig, ...]"] = "text, or tables"
     return {**names, "Budget": "text, as 4000tok,30s", "Price": "text, as 0.15/0.60"}.get(text, "table")
 
 

@@ -19,9 +19,9 @@ from waiting import PATIENCE
 
 from thinktime.core.protocols import Scorer
 from thinktime.core.usage import Budget
-from thinktime.gateway.app import Gateway
-from thinktime.gateway.config import GatewayConfig, Key, digest
+from thinktime.gateway.config import GatewayConfig, Key, UpstreamConfig, digest
 from thinktime.gateway.server import bound, listening
+from thinktime.gateway.state import Gateway
 
 MESSAGES = [{"role": "user", "content": "what is 3 + 4"}]
 PLAIN: dict[str, Any] = {"model": "words", "messages": MESSAGES, "max_tokens": 64}
@@ -35,12 +35,15 @@ def keyed(budget: Budget, **more: Any) -> dict[str, Any]:
     return {"keys": (Key("ann", digest(KEY), budget, **more),)}
 
 
+Behind = str | tuple[UpstreamConfig, ...]
+
+
 class Serving:
     """Runs a gateway; ``url`` is the root of its API."""
 
     gateway: Gateway
 
-    def __init__(self, upstream: str, scorer: Scorer | None = None, **settings: Any) -> None:
+    def __init__(self, upstream: Behind, scorer: Scorer | None = None, **settings: Any) -> None:
         self.url, self._scorer = "", scorer
         self._config = GatewayConfig(upstream, port=0, **settings)
         self._ready = threading.Event()

@@ -36,9 +36,10 @@ from thinktime.core.search import Search
 from thinktime.core.types import Problem, Sampling, Score
 from thinktime.core.usage import Budget, Usage
 from thinktime.gateway.answers import SampleAnswers
-from thinktime.gateway.app import Gateway
+from thinktime.gateway.app import application
 from thinktime.gateway.config import GatewayConfig, read_config
 from thinktime.gateway.methods import parse as parse_method
+from thinktime.gateway.state import Gateway
 from thinktime.generators.openai import RemoteGenerator
 from thinktime.generators.text import RemoteText
 from thinktime.models.engine.templates import ChatTemplate, conversation
@@ -304,7 +305,7 @@ class Site:
         self.endpoint = FakeEndpoint()
         self._server = self._loop.run_until_complete(self.endpoint.serve())
         self.gateway = Gateway(GatewayConfig(self.endpoint.url, port=0, max_samples=6, max_tokens=64))
-        self._app = self.gateway.app()
+        self._app = application(self.gateway)
         self.generator = RemoteGenerator(self.endpoint.url, "words")
         self.run(self.generator.probe())
         plain = {"messages": MESSAGES, "model": "single/words"}
@@ -342,7 +343,7 @@ class Site:
     def close(self) -> None:
         logging.getLogger("thinktime").removeHandler(self.unexpected)
         self.run(self.generator.close())
-        self.run(self.gateway.upstream.close())
+        self.run(self.gateway.upstreams.close())
         self._server.close()
         self._loop.close()
 

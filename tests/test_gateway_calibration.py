@@ -14,8 +14,8 @@ from gateway_server import PLAIN, Serving
 
 from thinktime.bench.statistics import Estimate
 from thinktime.core.errors import InputError
-from thinktime.gateway.app import Gateway
 from thinktime.gateway.config import GatewayConfig, read_config
+from thinktime.gateway.state import Gateway
 from thinktime.planning.arms import Arm
 from thinktime.planning.bins import Bins, Policy
 from thinktime.planning.calibration import Calibration

@@ -11,7 +11,7 @@ from fake_endpoint import FakeEndpoint
 from gateway_server import PLAIN, VOTE, Serving, Start, probe_first
 from waiting import PATIENCE, eventually
 
-from thinktime.gateway import app
+from thinktime.gateway import calls
 
 
 @pytest.mark.parametrize("fault", ["garbage", "cut", "html", "no choices", "no finish", "no text", "deep", "moved"])
@@ -198,11 +198,11 @@ def test_a_client_that_disconnects_in_a_stream_ends_it_upstream(start_gateway: S
 def test_a_stream_sends_comments_in_silence_and_ends_with_done(
     start_gateway: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(app, "SILENCE", 0.01)
+    monkeypatch.setattr(calls, "SILENCE", 0.01)
     endpoint, gateway = start_gateway()
     endpoint.latency = 1.0
     text = raw(gateway, {**VOTE, "stream": True})[1]
-    assert app.WAITING in text and text.endswith(b"data: [DONE]\n\n")
+    assert calls.WAITING in text and text.endswith(b"data: [DONE]\n\n")
 
 
 def test_a_stream_that_breaks_off_ends_in_an_error(start_gateway: Start) -> None:

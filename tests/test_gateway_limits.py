@@ -26,7 +26,7 @@ from waiting import PATIENCE, eventually
 
 from thinktime.core.errors import InputError
 from thinktime.core.usage import Budget
-from thinktime.gateway import auth, connections, server, upstream
+from thinktime.gateway import auth, calls, connections, server, upstream
 from thinktime.gateway.auth import FailedKeys
 from thinktime.gateway.config import GatewayConfig, Key, digest, read_config
 from thinktime.gateway.connections import FILES, Connection, LogLimit, shares
@@ -402,9 +402,7 @@ def test_a_failed_request_leaves_nothing_in_memory(start_gateway: Start) -> None
 
 
 def test_a_long_request_draws_few_samples(start_gateway: Start, monkeypatch: pytest.MonkeyPatch) -> None:
-    from thinktime.gateway import app
-
-    monkeypatch.setattr(app, "SENT", 7 * len(json.dumps(VOTE)))
+    monkeypatch.setattr(calls, "SENT", 7 * len(json.dumps(VOTE)))
     _, gateway = start_gateway()
     status, answer, _ = gateway.ask(VOTE)
     assert (status, answer["error"]["param"]) == (400, "n") and "7 samples" in answer["error"]["message"]
@@ -430,7 +428,7 @@ def test_few_models_are_kept_probed(start_gateway: Start, monkeypatch: pytest.Mo
     _, gateway = start_gateway()
     for model in ("words", "other-words", "words"):
         assert gateway.ask({**PLAIN, "model": f"single/{model}"})[0] == 200
-        assert len(gateway.gateway.upstream._generators) == 1
+        assert len(gateway.gateway.upstreams.all[0]._generators) == 1
 
 
 def test_a_room_is_shared_and_given_back() -> None:

@@ -340,8 +340,8 @@ def test_wrong_settings_are_refused_by_name(tmp_path: Path, text: str, says: str
 
 
 def test_roles_that_cannot_be_served_are_refused_at_the_start(start_gateway: Start) -> None:
-    from thinktime.gateway.app import Gateway
     from thinktime.gateway.config import GatewayConfig
+    from thinktime.gateway.state import Gateway
 
     upstream = "http://127.0.0.1:9/v1"
     with pytest.raises(InputError, match=r"models.draft.key_variable='NOT_SET': set this environment variable"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -16,6 +17,7 @@ from thinktime.session import may_share_key, model_key, remote_scorer, scorer_ke
 
 if TYPE_CHECKING:
     from thinktime.core.protocols import Scorer
+    from thinktime.gateway.config import UpstreamConfig
 
 
 def serve(
@@ -44,6 +46,10 @@ def serve(
     max_tokens: Annotated[
         int | None,
         typer.Option(help="Length limit of a sample if the request has none."),
+    ] = None,
+    cors_origin: Annotated[
+        list[str] | None,
+        typer.Option(help="Origin of pages that may send requests: https://chat.example; repeatable. Default none."),
     ] = None,
     drain: Annotated[
         str | None,
@@ -94,6 +100,8 @@ def serve(
     settings |= {name: value for name, value in given.items() if value is not None}
     if budget is not None:
         settings["budget"] = Budget.parse(budget)
+    if cors_origin:
+        settings["cors_origins"] = tuple(cors_origin)
     if drain is not None:
         if (seconds := Budget.parse(drain).seconds) is None:
             raise InputError("drain", drain, "give seconds: 60s")
@@ -111,12 +119,15 @@ def serve(
         return
     from thinktime.gateway.server import serve as serve_forever
 
-    serve_forever(made_config, _scorer(scorer, made_config.upstream, scorer_name, scorer_price))
+    serve_forever(made_config, _scorer(scorer, made_config.upstreams, scorer_name, scorer_price))
 
 
-def _scorer(scorer: str | None, upstream: str, name: str | None, price: str | None) -> Scorer | None:
+def _scorer(
+    scorer: str | None, upstreams: Sequence[UpstreamConfig], name: str | None, price: str | None
+) -> Scorer | None:
     if scorer is not None and is_url(scorer):
-        key = scorer_key() or (model_key() if may_share_key(scorer, upstream) else None)
+        shares = any(each.key is not None and may_share_key(scorer, each.url) for each in upstreams)
+        key = scorer_key() or (model_key() if shares else None)
         return remote_scorer(scorer, key, name=name, price=price)
     only_for_endpoints("--scorer", scorer_name=name, scorer_price=price)
     if scorer is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 import secrets
 import tomllib
@@ -23,6 +24,8 @@ LEAST_KEY = 16
 MOST_A_MINUTE = 100_000
 """Largest rate limit; the time of each request of a minute is kept."""
 LOG_LEVELS, LOG_FORMATS = ("debug", "info", "warning", "error"), ("text", "json")
+MOST_WEIGHT = 1e6
+"""Largest weight of an upstream."""
 MOST_SECONDS = 86_400
 """Longest time of a request that can be set, in seconds."""
 
@@ -76,11 +79,72 @@ class Endpoint:
 
 
 @dataclass(frozen=True)
+class UpstreamConfig:
+    """One of several upstreams.
+
+    Args:
+        name: of the upstream in logs and banks, and on the page; clients may see it.
+        url: the root of an OpenAI-compatible API.
+        key_variable: the environment variable with its key; without it no key is sent.
+        price: dollars per million tokens, in place of the listed price.
+        models: the upstream's name of a model by the name that clients send; a list if both are the same. Without it,
+            the upstream gets every model that no other upstream names.
+        weight: its share of the requests for a model; 0 is only asked if the others fail.
+        key: the key itself, of the single upstream without a table.
+
+    Raises:
+        InputError: a value is out of range.
+    """
+
+    name: str
+    url: str
+    key_variable: str | None = None
+    price: Price | None = None
+    models: Mapping[str, str] | None = None
+    weight: float = 1.0
+    key: str | None = field(default=None, repr=False)
+
+    def __post_init__(self) -> None:
+        where = f"upstream.{self.name}"
+        if not re.fullmatch(r"[A-Za-z0-9_.-]{1,40}", self.name):
+            raise InputError("upstream.name", self.name, "name it in at most 40 letters, digits, -, _ and .")
+        try:
+            root_and_api(self.url)
+        except InputError as error:
+            raise InputError(f"{where}.url", error.value, error.fix) from None
+        if not 0 <= self.weight <= MOST_WEIGHT:
+            raise InputError(f"{where}.weight", self.weight, f"give a number up to {MOST_WEIGHT}")
+        if self.models is not None and not (self.models and all(self.models) and all(self.models.values())):
+            raise InputError(f"{where}.models", self.models, "name one model or more, or leave it out to take all")
+
+    def find_key(self) -> str | None:
+        """The key of the upstream; None if it needs none.
+
+        Raises:
+            InputError: its environment variable is not set.
+        """
+        if self.key_variable is None:
+            return self.key
+        return secret(f"upstream.{self.name}.key_variable", self.key_variable)
+
+
+def secret(setting: str, variable: str) -> str:
+    """The value of an environment variable that a setting names.
+
+    Raises:
+        InputError: it is not set.
+    """
+    if not (key := os.environ.get(variable)):
+        raise InputError(setting, variable, "set this environment variable")
+    return key
+
+
+@dataclass(frozen=True)
 class GatewayConfig:
     """A gateway's settings.
 
     Args:
-        upstream: the root of an OpenAI-compatible API.
+        upstream: the root of an OpenAI-compatible API; or several tables ``[[upstream]]``.
         host, port: the address to listen on; beyond this machine only with a key.
         keys: the clients' keys; without keys everybody on this machine may use the gateway.
         budget: limit of all requests since the server started, or since the bank was created; its seconds limit each
@@ -95,17 +159,20 @@ class GatewayConfig:
         calibration: file of `thinktime calibrate` that ``auto`` of clients follows where it fits.
         models: models by role, for methods that use several; the model of a request is ``main``.
         scorers: scorers by role; ``main`` is the one of methods that use one.
+        cors_origins: origins of pages that may send requests, such as ``https://chat.example``; ``*`` is any, and needs
+            keys.
+        fallbacks: for a model, the models that are asked if all its upstreams fail, in this order.
         prompts: words that replace a prompt's own, by the prompt's name.
         log_level: the least important records in the log: debug, info, warning or error.
         log_format: of the log: text or json.
         access_log: whether each request is a line of the log.
-        upstream_key: the key sent to the upstream.
+        upstream_key: the key sent to the upstream; several upstreams have their own.
 
     Raises:
         InputError: a value is out of range, or the address is beyond this machine and there is no key.
     """
 
-    upstream: str
+    upstream: str | tuple[UpstreamConfig, ...]
     host: str = "127.0.0.1"
     port: int = 8080
     keys: tuple[Key, ...] = ()
@@ -120,6 +187,8 @@ class GatewayConfig:
     calibration: Path | None = None
     models: Mapping[str, Endpoint] = field(default_factory=dict)
     scorers: Mapping[str, Endpoint] = field(default_factory=dict)
+    cors_origins: tuple[str, ...] = ()
+    fallbacks: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     prompts: Mapping[str, str] = field(default_factory=dict)
     log_level: str = "warning"
     log_format: str = "text"
@@ -127,7 +196,7 @@ class GatewayConfig:
     upstream_key: str | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
-        root_and_api(self.upstream)
+        self._check_upstreams()
         _refuse_flops("budget", self.budget)
         for name, most in (("port", 65_535), ("max_tokens", 1_000_000), ("max_samples", 65_536), ("max_body", 2**31)):
             value = getattr(self, name)
@@ -143,8 +212,37 @@ class GatewayConfig:
         for kind, roles in (("models", self.models), ("scorers", self.scorers)):
             for role in roles:
                 refuse_role(kind, role)
+        for origin in self.cors_origins:
+            if origin != "*" and not re.fullmatch(r"https?://[^/\s@?#*]+", origin):
+                raise InputError("cors_origin", origin, "write https://HOST or http://HOST:PORT without a path, or *")
+        if "*" in self.cors_origins and not self.keys:
+            raise InputError("cors_origin", "*", "without a key any page could use the gateway; add one, see --new-key")
         if not self.keys and not is_loopback(self.host):
             raise InputError("host", self.host, "without a key it serves only this machine; add one, see --new-key")
+
+    @property
+    def upstreams(self) -> tuple[UpstreamConfig, ...]:
+        """All upstreams. A single one without a table is named ``upstream`` and takes all models."""
+        if isinstance(self.upstream, str):
+            return (UpstreamConfig("upstream", self.upstream, price=self.price, key=self.upstream_key),)
+        return self.upstream
+
+    def _check_upstreams(self) -> None:
+        if isinstance(self.upstream, str):
+            root_and_api(self.upstream)
+        names = [each.name for each in self.upstreams]
+        if not names:
+            raise InputError("upstream", "none", "write a table [[upstream]] with a name and a url")
+        if twice := next((name for name in names if names.count(name) > 1), None):
+            raise InputError("upstream.name", twice, "two upstreams have this name; rename one")
+        if not isinstance(self.upstream, str) and self.price is not None:
+            raise InputError("price", str(self.price), "several upstreams have prices of their own: write them there")
+        if all(each.models is not None for each in self.upstreams):
+            known = sorted({name for each in self.upstreams for name in each.models or ()})
+            for model, others in self.fallbacks.items():
+                for name in (model, *others):
+                    if name not in known:
+                        raise UnknownNameError(f"fallbacks.{model}", name, known)
 
     def shown(self) -> dict[str, Any]:
         """All settings without secrets, for people: limits and prices are objects, unset ones are left out."""
@@ -228,6 +326,15 @@ def read_config(path: Path) -> dict[str, Any]:
         if name == "prompts":
             settings[name] = _prompts(value)
             continue
+        if name == "cors_origins":
+            settings[name] = _texts(name, value, "origins")
+            continue
+        if name == "fallbacks":
+            settings[name] = _fallbacks(value)
+            continue
+        if name == "upstream" and isinstance(value, list):
+            settings[name] = tuple(map(_upstream, value))
+            continue
         _check(name, value, (int,) if name in _NUMBERS else (bool,) if name == "access_log" else (str,))
         settings[name] = _READ[name](value) if name in _READ else value
     return settings
@@ -264,6 +371,43 @@ def _endpoints(kind: str, table: object) -> Iterable[tuple[str, Endpoint]]:
             _check(f"{kind}.{role}.{setting}", text, (str,))
         price = Price.parse(settings["price"]) if "price" in settings else None
         yield role, Endpoint(**{**settings, "price": price})
+
+
+def _upstream(table: object) -> UpstreamConfig:
+    if not isinstance(table, Mapping) or not isinstance(name := table.get("name"), str):
+        raise InputError("upstream", table, 'write [[upstream]] with name = "…" and url = "…"')
+    where = f"upstream.{name}"
+    known = [f.name for f in fields(UpstreamConfig) if f.name != "key"]
+    for setting, value in table.items():
+        if setting == "key":
+            raise InputError(f"{where}.key", "…", 'a secret does not belong in this file; write key_variable = "NAME"')
+        if setting not in known:
+            raise UnknownNameError(where, setting, known)
+        kinds = {"weight": (float, int), "models": (dict, list)}
+        _check(f"{where}.{setting}", value, kinds.get(setting, (str,)))
+    if "url" not in table:
+        raise InputError(f"{where}.url", None, 'give url = "http://host:port/v1"')
+    settings = dict(table)
+    if isinstance(models := settings.get("models"), list):
+        _texts(f"{where}.models", models, "models")
+        settings["models"] = {model: model for model in models}
+    elif models is not None:
+        _texts(f"{where}.models", list(models.values()), "models")
+    if "price" in settings:
+        settings["price"] = Price.parse(settings["price"])
+    return UpstreamConfig(**settings)
+
+
+def _fallbacks(table: object) -> dict[str, tuple[str, ...]]:
+    if not isinstance(table, Mapping):
+        raise InputError("fallbacks", table, 'write a table: [fallbacks], model = ["other"]')
+    return {model: _texts(f"fallbacks.{model}", names, "models") for model, names in table.items()}
+
+
+def _texts(setting: str, value: object, of: str) -> tuple[str, ...]:
+    if not isinstance(value, list) or not all(isinstance(text, str) for text in value):
+        raise InputError(setting, value, f'give a list of {of}: ["…", "…"]')
+    return tuple(value)
 
 
 def _prompts(table: object) -> dict[str, str]:

@@ -48,6 +48,8 @@ class HistoryEntry:
     """Unix time of arrival."""
     model: str = ""
     """The upstream's name of the model."""
+    upstreams: Mapping[str, None] = field(default_factory=dict)
+    """The names of the upstreams that answered, as a set in order."""
     method: Method | None = None
     seed: int | None = None
     ledger: Ledger = _UNSPENT
@@ -74,6 +76,7 @@ class HistoryEntry:
             "key": self.client.name,
             "called": self.called,
             "model": self.model,
+            "upstreams": list(self.upstreams),
             "asked": self.question,
             "strategy": method.name if method else None,
             "options": method.options if method else {},

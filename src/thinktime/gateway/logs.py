@@ -57,5 +57,6 @@ def log_request(method: str, path: str, status: int, began: float, entry: Histor
         spent = entry.ledger.spent
         request |= {"key": entry.client.name, "model": entry.model, "strategy": strategy, "left": entry.left}
         request |= {"calls": spent.model_calls, "tokens": spent.written_tokens, "error": entry.error or None}
+        request["upstreams"] = ",".join(entry.upstreams) or None
     shown = " ".join(f"{name}={value}" for name, value in request.items() if value not in (None, False))
     _access.info(shown, extra={"request": request})

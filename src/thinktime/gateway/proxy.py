@@ -16,7 +16,14 @@ from thinktime.gateway.asgi import ResponseWriter
 from thinktime.gateway.auth import ApiClient, reserve
 from thinktime.gateway.errors import HttpError
 from thinktime.gateway.lengths import MOST, Extent, is_text
-from thinktime.models.remote.client import Client, RemoteError, UnreadableError, parse_object, retry_seconds
+from thinktime.models.remote.client import (
+    Client,
+    RefusedError,
+    RemoteError,
+    UnreadableError,
+    parse_object,
+    retry_seconds,
+)
 from thinktime.models.remote.limits import EVENT, MIB, SMALL, OversizeError, Reading
 from thinktime.models.remote.observers import Observer
 from thinktime.models.remote.prices import Price
@@ -49,6 +56,7 @@ async def proxy_request(
     extent: Extent | None,
     counts_all: bool,
     slot: asyncio.Semaphore,
+    last: bool,
 ) -> None:
     """Forward a request unchanged, and stream its answer back.
 
@@ -58,8 +66,10 @@ async def proxy_request(
         extent: the most that the request can generate; None without a budget.
         counts_all: whether the upstream's usage counts all samples of this request.
         slot: limits the requests for the same model.
+        last: whether a refusal is forwarded, because no other upstream can be asked.
 
     Raises:
+        RefusedError: the upstream refuses, and it is not the last.
         InputError: the client has a budget in dollars, and the cost of the request has no bound.
         HttpError: the budget is spent, or the upstream takes too long.
         RemoteError: the upstream does not answer, or its answer breaks off.
@@ -76,13 +86,19 @@ async def proxy_request(
                     async with slot, upstream.raw(path, raw, {**sent, **observed.headers}) as response:
                         spent = uncounted(worst)  # until the answer reports its usage
                         reply = ReplyReader(response.content_type == "text/event-stream", body, not counts_all)
-                        await _forward(response, reply, writer)
+                        refused = not last and (response.status == 429 or response.status >= 500)
+                        await _forward(response, reply, None if refused else writer)
                     if (counted := await reply.reported()) is not None:
                         usage = {"prompt_tokens": counted.prompt, "completion_tokens": counted.generated}
                         observed.reply = {"usage": usage}
                         spent = _cost(reply, counted, worst, price, extent, counts_all)
                     elif response.status >= 300:
                         spent = Usage(model_calls=1)
+                    if refused:
+                        wait = retry_seconds(response.headers.get("Retry-After"))
+                        raise RefusedError(
+                            upstream.url, response.status, "passed on", tries=1, billed=False, retry_after=wait
+                        )
             except asyncio.CancelledError:
                 if not spent.model_calls:  # the request may have reached the upstream
                     spent = uncounted(worst)
@@ -102,16 +118,18 @@ async def proxy_request(
         raise UnreadableError(f"endpoint={upstream.url!r}: its answer was cut off ({type(error).__name__})") from None
 
 
-async def _forward(response: aiohttp.ClientResponse, reply: ReplyReader, writer: ResponseWriter) -> None:
-    """Forward an answer except for its end."""
+async def _forward(response: aiohttp.ClientResponse, reply: ReplyReader, writer: ResponseWriter | None) -> None:
+    """Forward an answer except for its end. Without a writer, only read it."""
     if not 200 <= response.status < 600:
         raise UnreadableError(f"the upstream answers with the status {response.status}, which HTTP does not have")
-    await writer.start(response.status, _forwarded(response.headers))
+    if writer is not None:
+        await writer.start(response.status, _forwarded(response.headers))
     with Reading() as reading:
         async for piece in response.content.iter_any():
             reading.add(piece)
             reply.feed(piece)
-            await writer.write(piece)
+            if writer is not None:
+                await writer.write(piece)
 
 
 def _forwarded(headers: Mapping[str, str]) -> dict[str, str]:

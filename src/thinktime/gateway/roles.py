@@ -4,21 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import replace
 from typing import TypeVar
 from urllib.parse import urlsplit
 
 from thinktime.core.errors import InputError, ThinktimeError, UnknownNameError
 from thinktime.core.ledger import Ledger
 from thinktime.core.protocols import Scorer
-from thinktime.gateway.config import Endpoint, GatewayConfig
+from thinktime.gateway.config import Endpoint, GatewayConfig, UpstreamConfig, secret
 from thinktime.gateway.errors import HttpError
-from thinktime.gateway.upstream import Upstream
-from thinktime.generators.openai import ProbeKind, RemoteGenerator
-from thinktime.models.remote.observers import Observer
+from thinktime.gateway.upstreams import Observing, ServedGenerator, Upstreams
+from thinktime.generators.openai import ProbeKind
 from thinktime.models.remote.protocol import Api
 from thinktime.scorers.judge import Judge
 from thinktime.scorers.pooling import RemoteReward
@@ -43,21 +40,21 @@ class Roles:
 
     Args:
         config: its ``models`` and ``scorers``.
-        upstream: the main upstream, which serves roles without an address of their own.
+        upstreams: of the gateway. They serve roles without an address of their own.
         probes: the account of probes of configured roles.
-        observer: called around every request for samples.
+        observing: makes the observer of an upstream.
 
     Raises:
         InputError: the environment variable of a key is not set, or an address is invalid.
     """
 
-    def __init__(self, config: GatewayConfig, upstream: Upstream, probes: Ledger, observer: Observer) -> None:
-        self._config, self._upstream, self._probes, self._observer = config, upstream, probes, observer
-        self._own: list[Upstream] = []
+    def __init__(self, config: GatewayConfig, upstreams: Upstreams, probes: Ledger, observing: Observing) -> None:
+        self._config, self._upstreams, self._probes, self._observing = config, upstreams, probes, observing
+        self._own: list[Upstreams] = []
         self._rewards: dict[str, RemoteReward] = {}
         self._paused: dict[str, float] = {}
         self._models = {role: self._target(f"models.{role}", found) for role, found in config.models.items()}
-        self._judges: dict[str, tuple[Upstream, str]] = {}
+        self._judges: dict[str, tuple[Upstreams, str]] = {}
         for role, found in config.scorers.items():
             name = f"scorers.{role}"
             if found.base_url is not None and found.base_url.rstrip("/").rpartition("/")[2] in REWARD_CALLS:
@@ -71,38 +68,40 @@ class Roles:
     def addresses(self) -> tuple[str, ...]:
         """Addresses of upstreams and reward models, which clients may not see."""
         rewards = [found.base_url for found in self._config.scorers.values() if found.base_url is not None]
-        return (self._upstream.url, *(own.url for own in self._own), *(url.rpartition("/")[0] for url in rewards))
+        served = [address for each in (self._upstreams, *self._own) for address in each.addresses]
+        return (*served, *(url.rpartition("/")[0] for url in rewards))
 
     async def models(
-        self, named: Mapping[str, str], api: Api, payer: Ledger, kind: ProbeKind
-    ) -> dict[str, RemoteGenerator]:
+        self, named: Mapping[str, str], api: Api, payer: Ledger, kind: ProbeKind, key: str
+    ) -> dict[str, ServedGenerator]:
         """Generators by role, without ``main``.
 
         Args:
-            named: models of the main upstream by role, in place of the configured ones.
+            named: models of the gateway by role, in place of the configured ones.
             api: the call of the request.
             payer: the account of the probes of named models.
             kind: the probe that the request needs.
+            key: of the request, which selects among several upstreams.
 
         Raises:
-            InputError: the main upstream does not have a named model.
-            RemoteError, HttpError: as `Upstream.generator`, for a named model.
+            InputError: no upstream has a named model.
+            RemoteError, HttpError: as `Upstreams.generator`, for a named model.
         """
 
-        def probed(target: tuple[Upstream, str], payer: Ledger) -> Awaitable[RemoteGenerator]:
-            return target[0].generator(target[1], api, payer, kind)
+        def probed(target: tuple[Upstreams, str], payer: Ledger) -> Awaitable[ServedGenerator]:
+            return target[0].generator(target[1], api, payer, kind, key)
 
         return await self._found("models", self._models, named, payer, probed)
 
-    async def scorers(self, named: Mapping[str, str], payer: Ledger) -> dict[str, Scorer]:
-        """Scorers by role. A named model, one of the main upstream, judges by prompt.
+    async def scorers(self, named: Mapping[str, str], payer: Ledger, key: str) -> dict[str, Scorer]:
+        """Scorers by role. A named model, one of the gateway, judges by prompt.
 
         Raises:
             InputError, RemoteError, HttpError: as `models`.
         """
 
-        async def judge(target: tuple[Upstream, str], payer: Ledger) -> Scorer:
-            return Judge(await target[0].generator(target[1], "chat/completions", payer))
+        async def judge(target: tuple[Upstreams, str], payer: Ledger) -> Scorer:
+            return Judge(await target[0].generator(target[1], "chat/completions", payer, key=key))
 
         async def reward(scorer: RemoteReward) -> Scorer:
             await asyncio.to_thread(lambda: scorer.style)  # the first access probes the endpoint and blocks
@@ -113,7 +112,7 @@ class Roles:
         return found | await self._configured("scorers", rewards, reward)
 
     async def close(self) -> None:
-        """Close all connections but those of the main upstream."""
+        """Close all connections but those of the gateway's upstreams."""
         for own in self._own:
             await own.close()
         for reward in self._rewards.values():
@@ -122,22 +121,22 @@ class Roles:
     async def _found(
         self,
         kind: str,
-        configured: Mapping[str, tuple[Upstream, str]],
+        configured: Mapping[str, tuple[Upstreams, str]],
         named: Mapping[str, str],
         payer: Ledger,
-        probe: Callable[[tuple[Upstream, str], Ledger], Awaitable[Result]],
+        probe: Callable[[tuple[Upstreams, str], Ledger], Awaitable[Result]],
     ) -> dict[str, Result]:
         found = await self._configured(
             kind,
             {role: target for role, target in configured.items() if role not in named},
             lambda target: probe(target, self._probes),
         )
-        listed = await self._upstream.names() if named else ()
+        listed = await self._upstreams.names() if named else ()
         for role, model in named.items():
             if listed and model not in listed:
                 raise UnknownNameError(f"thinktime.{kind}.{role}", model, listed)
             try:
-                found[role] = await probe((self._upstream, model), payer)
+                found[role] = await probe((self._upstreams, model), payer)
             except InputError as error:
                 if error.field not in ("model_name", "base_url"):
                     raise
@@ -159,26 +158,24 @@ class Roles:
                 _log.error("%s is left out for %.0f s: %s", name, PAUSE, str(error) or "no answer in time")
         return found
 
-    def _target(self, name: str, endpoint: Endpoint) -> tuple[Upstream, str]:
+    def _target(self, name: str, endpoint: Endpoint) -> tuple[Upstreams, str]:
         """The upstream and the model of an endpoint."""
         if endpoint.base_url is None and endpoint.key_variable is None and endpoint.price is None:
-            return self._upstream, endpoint.model
-        config = replace(
-            self._config,
-            upstream=endpoint.base_url or self._config.upstream,
-            upstream_key=self._key(name, endpoint),
-            price=endpoint.price,
-        )
-        own = Upstream(config, self._observer, self._upstream.within)
+            return self._upstreams, endpoint.model
+        url = endpoint.base_url or self._config.upstream
+        if not isinstance(url, str):
+            raise InputError(f"{name}.base_url", None, "give the address that the key or the price belongs to")
+        config = UpstreamConfig(name.rpartition(".")[2], url, price=endpoint.price, key=self._key(name, endpoint))
+        own = Upstreams([config], {}, self._observing, self._config.request_seconds, self._upstreams.within)
         self._own.append(own)
         return own, endpoint.model
 
     def _key(self, name: str, endpoint: Endpoint) -> str | None:
         """The key of an endpoint; the main upstream's key is never sent to another host."""
         if endpoint.key_variable is not None:
-            key = os.environ.get(endpoint.key_variable)
-            if not key:
-                raise InputError(f"{name}.key_variable", endpoint.key_variable, "set this environment variable")
-            return key
-        here = endpoint.base_url is None or urlsplit(endpoint.base_url).netloc == urlsplit(self._config.upstream).netloc
+            return secret(f"{name}.key_variable", endpoint.key_variable)
+        main = self._config.upstream
+        if not isinstance(main, str):
+            return None
+        here = endpoint.base_url is None or urlsplit(endpoint.base_url).netloc == urlsplit(main).netloc
         return self._config.upstream_key if here else None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from typing import Any
 from thinktime.core.errors import InputError, ThinktimeError
 from thinktime.core.journal import Journal
 from thinktime.core.ledger import Ledger
-from thinktime.core.protocols import Scorer
+from thinktime.core.protocols import Generator, Scorer
 from thinktime.core.search import Search
 from thinktime.core.selection import Candidate
 from thinktime.core.trace import Answer
@@ -23,7 +23,6 @@ from thinktime.gateway.errors import HttpError, http_error
 from thinktime.gateway.methods import Method, samples_of
 from thinktime.gateway.replies import SearchOutcome, account
 from thinktime.gateway.request import CompletionRequest
-from thinktime.generators.openai import RemoteGenerator
 from thinktime.generators.text import RemoteText, unpack_remote
 from thinktime.planning.auto import SAMPLES, Auto
 from thinktime.session import Session
@@ -36,7 +35,7 @@ _SCORED = {Capability.SCORES, Capability.PROCESS_REWARD}
 async def search_for(
     request: CompletionRequest,
     method: Method,
-    models: Mapping[str, RemoteGenerator],
+    models: Mapping[str, Generator],
     *,
     budget: Budget,
     within: Ledger,
@@ -95,6 +94,12 @@ async def search_for(
         raise found from None
     finally:
         search.ledger.forfeit()
+
+
+def upstreams_of(search: Search) -> Iterator[str]:
+    """The upstreams that made the samples, where the gateway has several."""
+    states = (record.node.state for record in search.records())
+    return (state.upstream for state in states if isinstance(state, RemoteText) and state.upstream)
 
 
 def following(strategy: Strategy, calibration: Path, search: Search) -> Strategy:

@@ -13,10 +13,11 @@ import uvicorn
 
 from thinktime.core.errors import InputError
 from thinktime.core.protocols import Scorer
-from thinktime.gateway.app import Gateway
+from thinktime.gateway.app import application
 from thinktime.gateway.config import GatewayConfig
 from thinktime.gateway.connections import ServerConfig, allow_descriptors, shares
 from thinktime.gateway.logs import configure
+from thinktime.gateway.state import Gateway
 from thinktime.models.remote.client import Client, RefusedError, RemoteError
 from thinktime.models.remote.protocol import root_and_api
 
@@ -32,7 +33,7 @@ def listening(gateway: Gateway) -> ServerConfig:
     """The settings of the HTTP server."""
     most, _ = shares()
     return ServerConfig(
-        gateway.app(),
+        application(gateway),
         most,
         log_level=gateway.config.log_level,
         access_log=False,
@@ -78,14 +79,20 @@ def bound(config: GatewayConfig) -> socket.socket:
     return listener
 
 
-async def upstream_problem(url: str, key: str | None) -> str | None:
-    """What is wrong with an upstream's address or key, in one line; None if its list of models can be read."""
+async def upstream_problem(url: str, key: str | None, variable: str = "THINKTIME_API_KEY") -> str | None:
+    """What is wrong with an upstream's address or key, in one line; None if its list of models can be read.
+
+    Args:
+        url: the root of its API.
+        key: its key.
+        variable: the environment variable of the key.
+    """
     client = Client(url, key)
     try:
         await client.get("models")
     except RefusedError as error:
         if error.status in (401, 403):
-            return f"upstream={url!r}: it rejects the key; set THINKTIME_API_KEY"
+            return f"upstream={url!r}: it rejects the key; set {variable}"
         if error.status == 404 and not url.endswith("/v1"):
             return f"upstream={url!r}: it has no list of models; most servers want {url}/v1"
     except RemoteError as error:
@@ -96,8 +103,10 @@ async def upstream_problem(url: str, key: str | None) -> str | None:
 
 
 def _warn(config: GatewayConfig) -> None:
-    if problem := asyncio.run(upstream_problem(root_and_api(config.upstream)[0], config.upstream_key)):
-        print(f"warning: {problem}", file=sys.stderr, flush=True)
+    for each in config.upstreams:
+        variable = each.key_variable or "THINKTIME_API_KEY"
+        if problem := asyncio.run(upstream_problem(root_and_api(each.url)[0], each.find_key(), variable)):
+            print(f"warning: {problem}", file=sys.stderr, flush=True)
 
 
 def serve(config: GatewayConfig, scorer: Scorer | None = None) -> None:
@@ -110,7 +119,8 @@ def serve(config: GatewayConfig, scorer: Scorer | None = None) -> None:
     allow_descriptors()
     gateway, listener = Gateway(config, scorer), bound(config)
     host = f"[{config.host.strip('[]')}]" if ":" in config.host else config.host
-    print(f"http://{host}:{listener.getsockname()[1]}/v1 in front of {config.upstream}", flush=True)
+    behind = ", ".join(each.url for each in config.upstreams)
+    print(f"http://{host}:{listener.getsockname()[1]}/v1 in front of {behind}", flush=True)
     threading.Thread(target=_warn, args=(config,), daemon=True).start()  # a slow upstream does not delay the start
     gc.freeze()  # requests leave few cycles, and collecting them took a sixth of the time under load
     gc.set_threshold(GARBAGE)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -13,7 +14,7 @@ from thinktime.gateway.methods import Method
 from thinktime.gateway.replies import SearchOutcome, usage
 from thinktime.gateway.request import CompletionRequest
 from thinktime.models.remote.client import RefusedError
-from thinktime.models.remote.observers import ObservedRequest
+from thinktime.models.remote.observers import ObservedRequest, Observer
 from thinktime.models.remote.protocol import read_usage
 
 if TYPE_CHECKING:
@@ -33,9 +34,8 @@ class Tracing:
         InputError: a collector is configured, but the packages are missing, or the protocol is not HTTP.
     """
 
-    def __init__(self, upstream: str) -> None:
+    def __init__(self) -> None:
         self._provider = _provider()
-        self._server = {"server.address": urlsplit(upstream).hostname, "server.port": urlsplit(upstream).port}
 
     @contextmanager
     def request(self, method: str, path: str, headers: Mapping[str, str]) -> Iterator[Attributes]:
@@ -61,9 +61,13 @@ class Tracing:
                 if (status := attributes.get("http.response.status_code", 0)) >= 400 or not status:
                     _fail(span, str(status) if status else "client_left", failed=status >= 500)
 
+    def sampling(self, upstream: str) -> Observer:
+        """Makes a span around each request to an upstream, which receives the trace context in a header."""
+        at = {"server.address": urlsplit(upstream).hostname, "server.port": urlsplit(upstream).port}
+        return partial(self._sampling, at)
+
     @contextmanager
-    def sampling(self, path: str, body: Mapping[str, Any]) -> Iterator[ObservedRequest]:
-        """A span around one request to the upstream, which receives the trace context in a header."""
+    def _sampling(self, at: Attributes, path: str, body: Mapping[str, Any]) -> Iterator[ObservedRequest]:
         if self._provider is None:
             yield ObservedRequest()
             return
@@ -71,7 +75,7 @@ class Tracing:
         from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
         operation = OPERATIONS.get(path, path)
-        attributes: Attributes = {"gen_ai.operation.name": operation, "gen_ai.provider.name": "openai", **self._server}
+        attributes: Attributes = {"gen_ai.operation.name": operation, "gen_ai.provider.name": "openai", **at}
         tracer = self._provider.get_tracer("thinktime")
         with tracer.start_as_current_span(
             operation, kind=SpanKind.CLIENT, record_exception=False, set_status_on_exception=False

@@ -1,11 +1,12 @@
-"""The endpoint behind a gateway: its models, and a generator for each model in use."""
+"""One endpoint behind a gateway: its models, and a generator for each model in use."""
 
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 from weakref import WeakValueDictionary
 
@@ -14,7 +15,7 @@ from thinktime.core.errors import ThinktimeError
 from thinktime.core.ledger import Ledger, Reservation
 from thinktime.core.usage import Usage, uncounted
 from thinktime.gateway.auth import reserve
-from thinktime.gateway.config import GatewayConfig
+from thinktime.gateway.config import UpstreamConfig
 from thinktime.gateway.connections import shares
 from thinktime.gateway.limits import GENERATORS, GRACE_SECONDS, MODELS
 from thinktime.generators.openai import ProbeKind, RemoteGenerator
@@ -25,10 +26,14 @@ from thinktime.models.remote.prices import Price, listed
 from thinktime.models.remote.protocol import Api, root_and_api
 from thinktime.models.remote.refusals import listed_in
 
+_log = logging.getLogger("thinktime")
+
 FRESH = 60.0
 """Seconds for which the list of models is cached."""
 CONNECTIONS = 1024
 """Most connections to the upstream for each model, at most half of the descriptors; further requests wait."""
+PAUSE, LONGEST_PAUSE = 10.0, 60.0
+"""Seconds for which a failed upstream of a model is asked last, and the most if it asks for more by Retry-After."""
 READY_SECONDS = 5.0
 """Seconds for which the answer to "is the upstream reachable" is kept."""
 LISTINGS = 8
@@ -43,21 +48,27 @@ class Upstream:
     """Connections to one endpoint.
 
     Args:
-        config: address, key and price.
+        config: address, key, price and models.
         observer: called around every request for samples.
-        within: limits the requests of all upstreams of the gateway together; by default of this one.
+        within: limits the requests of all upstreams of the gateway together.
+        seconds: longest time of a probe.
+
+    Raises:
+        InputError: the environment variable of its key is not set.
     """
 
-    def __init__(self, config: GatewayConfig, observer: Observer, within: asyncio.Semaphore | None = None) -> None:
-        self.url, _ = root_and_api(config.upstream)
+    def __init__(self, config: UpstreamConfig, observer: Observer, within: asyncio.Semaphore, seconds: float) -> None:
+        self.url, _ = root_and_api(config.url)
         free = shares()[1]
-        self.within = within or asyncio.Semaphore(free)
+        self._within, self._seconds = within, seconds
         self._connections = min(CONNECTIONS, max(1, free // 2))
-        self.client = Client(self.url, config.upstream_key, connections=free, within=self.within)
+        self._key = config.find_key()
+        self.client = Client(self.url, self._key, connections=free, within=within)
         self._proxied: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
-        self._lists = Client(self.url, config.upstream_key, connections=LISTINGS)
+        self._lists = Client(self.url, self._key, connections=LISTINGS)
         self._listing: asyncio.Task[Reply] | None = None
-        self._config, self.observer = config, observer
+        self.config, self.observer = config, observer
+        self._paused: dict[str, float] = {}
         self._generators: dict[tuple[Api, str, ProbeKind], asyncio.Task[RemoteGenerator]] = {}
         self._names: Sequence[str] = ()
         self._listed = -FRESH
@@ -66,7 +77,21 @@ class Upstream:
 
     def price(self, model: str) -> Price | None:
         """The configured or listed price of a model; None if it is unknown."""
-        return self._config.price or listed(self.url, model)
+        return self.config.price or listed(self.url, model)
+
+    def pause(self, model: str, error: Exception) -> None:
+        """Ask the other upstreams of a model first for a while, because this one has failed."""
+        now = time.monotonic()
+        self._paused = {name: until for name, until in self._paused.items() if until > now}
+        wanted = error.retry_after if isinstance(error, RefusedError) else None
+        seconds = min(max(PAUSE, wanted or 0.0), LONGEST_PAUSE)
+        if model not in self._paused:
+            _log.warning("upstream %s: %s is asked last for %.0f s: %s", self.config.name, model, seconds, error)
+        self._paused[model] = now + seconds
+
+    def paused(self, model: str) -> bool:
+        """Whether `pause` has put a model off, and the time is not over."""
+        return time.monotonic() < self._paused.get(model, 0.0)
 
     def proxied(self, model: str) -> asyncio.Semaphore:
         """Limits the requests for a model that are passed through. A silent model leaves connections for others."""
@@ -177,19 +202,19 @@ class Upstream:
         elif len(self._generators) > GENERATORS:
             oldest = next(name for name, task in self._generators.items() if task.done())
             unused = self._generators.pop(oldest).result()
-            seconds = self._config.request_seconds + GRACE_SECONDS  # until then, requests may still use it
+            seconds = self._seconds + GRACE_SECONDS  # until then, requests may still use it
             asyncio.get_running_loop().call_later(seconds, lambda: asyncio.ensure_future(unused.close()))
 
     def _made(self, model: str, api: Api) -> RemoteGenerator:
         return RemoteGenerator(
             f"{self.url}/{api}",
             model,
-            self._config.upstream_key,
+            self._key,
             price=self.price(model),
             connections=self._connections,
             patience=PATIENCE,
             observer=self.observer,
-            within=self.within,
+            within=self._within,
         )
 
     async def _probe(
@@ -198,7 +223,7 @@ class Upstream:
         """Probe, and charge the cost in place of the reservation. An immediate refusal costs one call."""
         before = generator.probed
         spent = uncounted(reservation.worst)
-        seconds = self._config.request_seconds
+        seconds = self._seconds
         try:
             async with asyncio.timeout(seconds):
                 await generator.probe(kind)
@@ -214,6 +239,33 @@ class Upstream:
         finally:
             payer.settle([reservation], spent)
         return generator
+
+
+@dataclass(frozen=True)
+class Target:
+    """A model on one upstream, by the upstream's name of it."""
+
+    upstream: Upstream
+    model: str
+
+    @property
+    def name(self) -> str:
+        """The name of the upstream."""
+        return self.upstream.config.name
+
+    def pause(self, error: Exception) -> None:
+        """As `Upstream.pause`."""
+        self.upstream.pause(self.model, error)
+
+
+def in_turn(targets: Sequence[Target]) -> list[Target]:
+    """The targets in this order, but those that have just failed come last."""
+    return sorted(targets, key=lambda target: target.upstream.paused(target.model))
+
+
+def room() -> asyncio.Semaphore:
+    """What limits the connections to all upstreams together."""
+    return asyncio.Semaphore(shares()[1])
 
 
 def models_in(listing: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -30,7 +30,7 @@ from thinktime.generators.text import (
     with_context,
 )
 from thinktime.generators.thoughts import Thoughts
-from thinktime.models.remote.client import PATIENCE, Client, OnEvent, RefusedError
+from thinktime.models.remote.client import PATIENCE, TRIES, Client, OnEvent, RefusedError
 from thinktime.models.remote.observers import Observer, unobserved
 from thinktime.models.remote.prices import Price, listed
 from thinktime.models.remote.probe import Prober, Traits, obeys_limit, probe
@@ -122,6 +122,7 @@ class RemoteGenerator:
         self._thinking: int | None = None
         self._limit_thoughts(thinking_tokens)
         self._logprobs = True
+        self._upstream, self._tries = "", TRIES
 
     @property
     def traits(self) -> Traits:
@@ -213,6 +214,17 @@ class RemoteGenerator:
         one._limit_thoughts(thinking_tokens)
         return one
 
+    def named(self, upstream: str, tries: int) -> RemoteGenerator:
+        """A copy of this generator for one upstream among several.
+
+        Args:
+            upstream: its name, which the states of samples have.
+            tries: most attempts at a request, including the first.
+        """
+        one = copy(self)
+        one._upstream, one._tries = upstream, tries
+        return one
+
     def _limit_thoughts(self, tokens: int | None) -> None:
         if tokens is None:
             return
@@ -289,6 +301,8 @@ class RemoteGenerator:
             on_event=self._on_event,
             logprobs=self._logprobs,
             observer=self._observer,
+            tries=self._tries,
+            upstream=self._upstream,
         )
 
     async def extend(self, extensions: Sequence[Extension]) -> list[Child]:

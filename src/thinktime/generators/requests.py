@@ -98,6 +98,8 @@ class Requests:
         on_event: called with each event of a sample that is requested alone.
         logprobs: whether to request log-probabilities even if token counts do not need them.
         observer: called around every request.
+        tries: most attempts at a request, including the first.
+        upstream: the name of the endpoint in the states of samples; empty if a gateway has only one.
     """
 
     client: Client
@@ -112,6 +114,8 @@ class Requests:
     on_event: OnEvent | None
     logprobs: bool
     observer: Observer
+    tries: int
+    upstream: str
 
     def worst(self, state: RemoteText, max_tokens: int, more: int = 0) -> Usage:
         """The most that one request can cost, with ``more`` prompt tokens after the state."""
@@ -193,7 +197,12 @@ class Requests:
         if (self.on_event is None and race is None) or "n" in body:
             with self.observer(self.api, body) as observed:
                 reply = await self.client.post(  # some endpoints stream without a request for it
-                    self.api, body, deadline=first.deadline, headers=observed.headers, on_event=whole.take
+                    self.api,
+                    body,
+                    deadline=first.deadline,
+                    tries=self.tries,
+                    headers=observed.headers,
+                    on_event=whole.take,
                 )
                 reply = reply if reply.body else replace(reply, body=whole.body)
                 observed.reply = reply.body
@@ -216,7 +225,12 @@ class Requests:
             try:
                 async with _cancelled_if(lost, race):
                     reply = await self.client.post(
-                        self.api, streamed, deadline=first.deadline, on_event=on_event, headers=observed.headers
+                        self.api,
+                        streamed,
+                        deadline=first.deadline,
+                        tries=self.tries,
+                        on_event=on_event,
+                        headers=observed.headers,
                     )
             except TimeoutError:
                 raise OvertakenError(whole.body, tokens, time.monotonic() - began) from None
@@ -333,6 +347,7 @@ class Requests:
         ends = ends if ends and ends[-1] == len(joined) else (*ends, len(joined))
         logprob = before.logprob + choice.logprob
         state = replace(before, text=joined, tokens=tokens, step_ends=ends, logprob=logprob, choice=kept)
+        state = replace(state, upstream=self.upstream) if self.upstream else state
         if extension.confidences:
             state = replace(state, confidences=before.confidences + choice.confidences)
         return Child(state, finish, usage, count, length=count)

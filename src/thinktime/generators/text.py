@@ -135,6 +135,8 @@ class RemoteText:
     """As in `Text`; only an export of a bank has them."""
     confidences: tuple[float, ...] = field(default=(), compare=False)
     """As in `Text`; empty if the endpoint lists no other tokens than the drawn one."""
+    upstream: str = field(default="", compare=False)
+    """The upstream that answered, if a gateway chose it among several."""
 
 
 def pack_remote(before: RemoteText, state: RemoteText) -> dict[str, Any]:
@@ -143,6 +145,7 @@ def pack_remote(before: RemoteText, state: RemoteText) -> dict[str, Any]:
     counts = {"tokens": state.tokens, "step_ends": state.step_ends, "logprob": logprob}
     whole: dict[str, Any] = {"choice": state.choice} if state.choice else {}
     whole |= {} if state.thinking is None else {"thinking": state.thinking}
+    whole |= {"upstream": state.upstream} if state.upstream else {}
     whole |= _packed_confidences(before, state)
     return {"text": state.text[len(before.text) :], **counts, **whole}
 
@@ -154,6 +157,7 @@ def unpack_remote(before: RemoteText, packed: Mapping[str, Any]) -> RemoteText:
         KeyError, TypeError: it is not such a description.
     """
     _check(packed, text=str, tokens=int, logprob=int | float | None, choice=str | None, thinking=int | None)
+    _check(packed, upstream=str | None)
     _check_numbers(packed, "step_ends")
     logprob = math.nan if packed["logprob"] is None else packed["logprob"]
     text, ends = before.text + packed["text"], tuple(packed["step_ends"])
@@ -161,7 +165,7 @@ def unpack_remote(before: RemoteText, packed: Mapping[str, Any]) -> RemoteText:
     fields = {"text": text, "tokens": packed["tokens"], "step_ends": ends, "logprob": logprob}
     logprobs, confidences = _unpacked_logprobs(before, packed), _unpacked_confidences(before, packed)
     before = replace(before, logprobs=logprobs, confidences=confidences)
-    return replace(before, **fields, choice=choice, thinking=thoughts)
+    return replace(before, **fields, choice=choice, thinking=thoughts, upstream=packed.get("upstream") or "")
 
 
 def _packed_confidences(before: Text | RemoteText, state: Text | RemoteText) -> dict[str, Any]:

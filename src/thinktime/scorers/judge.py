@@ -12,11 +12,12 @@ import json
 import re
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any, Protocol
 
 from thinktime.core.errors import InputError, TooLongError
+from thinktime.core.protocols import Generator
 from thinktime.core.types import Capability, Child, Extension, Node, Problem, Sampling, Score
 from thinktime.core.usage import Usage
-from thinktime.generators.openai import RemoteGenerator
 from thinktime.generators.text import question_of
 from thinktime.scorers.replies import as_score
 
@@ -35,6 +36,18 @@ Then write the grade, one of {grades} (the last is the best), on a line of its o
 GRADES = tuple(str(grade) for grade in range(1, 11))
 RETRY_TEMPERATURE = 1.0
 """Temperature of a retry: a greedy reply would repeat the first one."""
+
+
+class JudgingModel(Generator, Protocol):
+    """A generator of text whose cost of reading has a bound."""
+
+    def most_read(self, state: Any) -> int:
+        """Upper bound of a prefix's tokens."""
+        ...
+
+    async def close(self) -> None:
+        """Close all connections."""
+        ...
 
 
 class Judge:
@@ -60,7 +73,7 @@ class Judge:
 
     def __init__(
         self,
-        generator: RemoteGenerator,
+        generator: JudgingModel,
         *,
         template: str = TEMPLATE,
         grades: Sequence[str] = GRADES,

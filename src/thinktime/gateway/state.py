@@ -1,0 +1,81 @@
+"""What the requests of one gateway share, from its start to its end."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from thinktime import strategies
+from thinktime.bank.database import is_url
+from thinktime.bank.store import Bank
+from thinktime.core.journal import Journal
+from thinktime.core.protocols import Scorer
+from thinktime.gateway.auth import Auth
+from thinktime.gateway.config import GatewayConfig
+from thinktime.gateway.history import History
+from thinktime.gateway.metrics import Metrics
+from thinktime.gateway.roles import Roles
+from thinktime.gateway.searching import refuse_large
+from thinktime.gateway.tracing import Tracing
+from thinktime.gateway.upstreams import Upstreams
+from thinktime.prompts.templates import overridden
+
+if TYPE_CHECKING:
+    from thinktime.gateway.shared import Keeper
+
+PROBES = "(model probes)"
+"""The account of probes for configured roles, and for clients without a budget."""
+
+
+class Gateway:
+    """The state of a gateway. Methods that score use ``scorer``, or else a configured one."""
+
+    def __init__(self, config: GatewayConfig, scorer: Scorer | None = None) -> None:
+        self.config, self.scorer = config, scorer
+        self.history = History()
+        self.bank: Bank | None = None
+        self.keeper: Keeper | None = None
+        self.journal: Journal | None = None
+        self._closing: tuple[Callable[[], None], ...] = ()
+        if config.bank is not None:
+            self._open_bank(config.bank)
+        self.auth = Auth(config, self.bank, self.keeper)
+        self.probes = self.auth.account(PROBES)
+        self.tracing = Tracing()
+        self.upstreams = Upstreams(config.upstreams, config.fallbacks, self.tracing.sampling, config.request_seconds)
+        self.roles = Roles(config, self.upstreams, self.probes, self.tracing.sampling)
+        self.prompts = overridden(strategies.prompts(), config.prompts)
+        self.metrics = Metrics()
+        self.running: set[asyncio.Future[None]] = set()
+        """The requests that are being answered."""
+        if config.calibration is not None:
+            refuse_large(config.calibration)
+
+    def stop(self) -> None:
+        """End all requests: the reply is a 503 in the shape of its API."""
+        for working in self.running:
+            working.cancel()
+
+    def _open_bank(self, place: Path | str) -> None:
+        """Open the bank; if several gateways share it, also what keeps their accounts."""
+        self.journal = self.bank = Bank(place, waits=())
+        if is_url(place):
+            from thinktime.bank.accounts import Accounts
+            from thinktime.gateway.journal import SharedJournal
+            from thinktime.gateway.shared import Keeper
+
+            self.keeper = Keeper(Accounts(str(place)))
+            self.journal = journal = SharedJournal(self.bank)
+            self._closing = (self.keeper.close, journal.close)
+
+    async def close(self) -> None:
+        """Close all connections and the bank."""
+        await self.roles.close()
+        await self.upstreams.close()
+        await asyncio.to_thread(self.tracing.close)
+        for close in self._closing:
+            await asyncio.to_thread(close)
+        if self.bank is not None:
+            self.bank.close()
