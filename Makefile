@@ -5,13 +5,15 @@
 # make docs   the site, in build/site; a warning is an error
 # make bench  speed, side by side with peers
 # make experiment ROW=45   the experiment of a row of docs/catalogue.md
+# make dist   wheel and source archive, in dist/
+# make release-check   installs both in clean environments, runs them, and measures their size
 # make lock   pins the packages of the environment in constraints.txt
 PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo demo-real test lint fuzz docs bench experiment browser bubblewrap postgres lock clean
+.PHONY: demo demo-real test lint fuzz docs bench experiment dist release-check browser bubblewrap postgres lock clean
 
 demo: $(READY)
 	$(BIN)/thinktime demo
@@ -53,6 +55,14 @@ docs: $(READY)
 bench: $(READY)
 	$(BIN)/python -m benchmarks.engine.run
 
+# the wheel is built from the source archive, so both are complete
+dist: $(READY)
+	rm -rf dist
+	$(BIN)/python -m build --outdir dist .
+
+release-check: dist
+	$(BIN)/python -m benchmarks.install.run dist
+
 # a local version such as +cpu is cut off: other indexes do not have it
 lock: | $(READY)
 	$(BIN)/pip list --format=freeze --exclude-editable --exclude pip > $(VENV)/packages
@@ -69,4 +79,4 @@ $(READY): pyproject.toml constraints.txt
 	touch $@
 
 clean:
-	rm -rf $(VENV) runs build
+	rm -rf $(VENV) runs build dist

@@ -7,22 +7,91 @@ from __future__ import annotations
 
 import asyncio
 import tomllib
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
+from commands import ran as run_command
+from hypothesis import given
+from hypothesis import strategies as st
 from toy import PROBLEM
 
 from thinktime.bench.tasks import load
 from thinktime.cli.common import prompts_in
 from thinktime.config import Config, environment
-from thinktime.core.errors import InputError, UnknownNameError
+from thinktime.core.errors import InputError, ModelError, UnknownNameError
 from thinktime.core.types import Prompt
 from thinktime.core.usage import Budget
 from thinktime.plugins import GROUPS, installed, made
 from thinktime.session import open_session, run, solve
+from thinktime.strategies import BUILT_IN, fault, known, make
 from thinktime.testing import WordGenerator, WordScorer
 
 SOURCE = Path(__file__).with_name("first_words")
+
+
+WRONG = """
+from dataclasses import dataclass
+from typing import ClassVar
+
+from thinktime import Majority
+from thinktime.core.errors import ModelError
+
+
+@dataclass(frozen=True)
+class Fine:
+    needs: ClassVar[frozenset[str]] = frozenset()
+
+    async def __call__(self, search):
+        return search.finish(None)
+
+
+class Plain:
+    needs = frozenset()
+
+
+@dataclass(frozen=True)
+class Needless:
+    async def __call__(self, search):
+        return search.finish(None)
+
+
+def fails(text):
+    raise ValueError("two\\nlines")
+
+
+def is_down(text):
+    raise ModelError("the model is down")
+"""
+POINTS = """
+[thinktime.strategies]
+fine = wrong_parts:Fine
+majority = wrong_parts:Fine
+plain = wrong_parts:Plain
+needless = wrong_parts:Needless
+gone = wrong_parts:Gone
+leaves = wrong_exit:Leaves
+[thinktime.scorers]
+fails = wrong_parts:fails
+is_down = wrong_parts:is_down
+no_function = wrong_parts:__name__
+gone = wrong_missing:scorer
+[thinktime.prompts]
+gone = wrong_missing:prompt
+"""
+
+
+@pytest.fixture
+def wrong_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An installed package whose parts are wrong in every way, but one."""
+    (tmp_path / "wrong_parts.py").write_text(WRONG)
+    (tmp_path / "wrong_exit.py").write_text("import sys\nsys.exit('needs a terminal')")
+    about = tmp_path / "wrong_parts-1.dist-info"
+    about.mkdir()
+    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: wrong-parts\nVersion: 1\n")
+    (about / "entry_points.txt").write_text(POINTS)
+    monkeypatch.syspath_prepend(str(tmp_path))
 
 
 @pytest.fixture
@@ -126,3 +195,72 @@ def test_a_built_in_name_or_a_file_is_found_without_reading_installed_packages(
     assert prompts_in([f"check={file}"]) == {"check": "Is it right?"}
     config = Config(environments={"sums": "calculator"}, strategy="restarts(majority:n=2)")
     assert config.environments_by_name()["sums"].name == "calculator"
+
+
+@pytest.mark.usefixtures("wrong_parts")
+def test_a_wrong_part_is_left_out_with_one_warning_and_the_others_stay(caplog: pytest.LogCaptureFixture) -> None:
+    found = known()
+    assert set(found) - {*BUILT_IN, "auto"} == {"fine"} and found["majority"] is BUILT_IN["majority"]
+    assert known() == found and run_command("strategies")[0] == 0
+    lines = sorted(record.getMessage() for record in caplog.records)
+    start = "thinktime.strategies: {} of the package wrong-parts is left out: "
+    assert [line.partition("out: ")[0] + "out: " for line in lines] == [
+        start.format(repr(name)) for name in ("gone", "leaves", "needless", "plain")
+    ]
+    assert all("\n" not in line for line in lines)
+    assert "AttributeError" in lines[0] and "SystemExit: needs a terminal" in lines[1]
+    assert "it has no needs" in lines[2] and "it is no frozen dataclass" in lines[3]
+
+
+@pytest.mark.usefixtures("wrong_parts")
+def test_a_wrong_part_that_is_asked_for_is_an_error_of_one_line() -> None:
+    says = "is of the package wrong-parts, and cannot be used: "
+    assert make("fine") is not None
+    for name, reason in {
+        "plain": "it is no frozen dataclass",
+        "gone": "AttributeError",
+        "leaves": "SystemExit",
+    }.items():
+        with pytest.raises(InputError, match=f"thinktime.strategies='{name}': it {says}{reason}"):
+            make(name)
+    for name, reason in {"gone": f"it {says}ModuleNotFoundError", "no_function": f"it {says}it is no function"}.items():
+        with pytest.raises(InputError, match=f"thinktime.scorers='{name}': {reason}"):
+            made("scorers", f"{name}:7")
+    with pytest.raises(InputError, match=r"thinktime.scorers='fails:7': its function fails: ValueError: two lines$"):
+        made("scorers", "fails:7")
+    with pytest.raises(ModelError, match=r"^the model is down$"):
+        made("scorers", "is_down")
+    with pytest.raises(InputError, match="ModuleNotFoundError"):
+        prompts_in(["check=gone"])
+
+
+@pytest.mark.usefixtures("wrong_parts")
+def test_a_command_names_the_wrong_part_and_runs_the_others() -> None:
+    code, _, errors = run_command("ask", "what is 3 + 4", "--strategy", "needless")
+    assert (code, errors.count("\n")) == (
+        2,
+        1,
+    ) and "'needless': it is of the package wrong-parts, and cannot be used" in errors
+    code, out, errors = run_command("strategies", "show", "fine")
+    assert code == 0 and "fine" in out
+
+
+_plain = st.sampled_from(
+    [
+        *(None, 7, "text", len, object, dataclass(type("Thawed", (), {}))),
+        dataclass(frozen=True)(type("Frozen", (), {})),
+        type("NotData", (), {"needs": frozenset()}),
+    ]
+)
+
+
+@given(_plain, st.one_of(st.none(), st.text(), st.sets(st.text()), st.frozensets(st.integers(), min_size=1)))
+def test_nothing_is_a_strategy_but_a_frozen_dataclass_with_needs_and_a_coroutine(kind: Any, needs: Any) -> None:
+    assert fault(kind)
+    namespace = {"needs": needs, "__call__": BUILT_IN["single"].__call__}
+    assert "needs" in fault(dataclass(frozen=True)(type("Odd", (), namespace)))
+    assert fault(dataclass(frozen=True)(type("Fine", (), {**namespace, "needs": frozenset({"anything"})}))) == ""
+
+
+def test_every_built_in_strategy_is_one() -> None:
+    assert [name for name, kind in BUILT_IN.items() if fault(kind)] == []

@@ -42,6 +42,8 @@ NOT_RUN = {
     "(models|data) pull": "downloads",
     "--model ~/|/pooling": "needs a model of the reader",
     "python -m": "takes minutes or hours",
+    "make (test|release)": "tests and builds everything",
+    "^git |twine": "publishes",
     "--install-completion": "changes the settings of the user's shell",
     "doctor pocket": "compares with transformers, which takes seconds; tests/test_doctor.py runs it",
 }

@@ -7,28 +7,32 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import count
 from random import random
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import pytest
 from toy import configured
 
+from thinktime.core.errors import CapabilityError
 from thinktime.core.ledger import Ledger
 from thinktime.core.meter import Meter
 from thinktime.core.search import Search
-from thinktime.core.selection import majority
+from thinktime.core.selection import best, majority
 from thinktime.core.trace import Answer
-from thinktime.core.types import Extension, Node
+from thinktime.core.types import Capability, Extension, Node, Prompt, asks
 from thinktime.core.usage import Budget
 from thinktime.strategies import BUILT_IN, Strategy, parse, split
 from thinktime.testing import (
     LAWS,
+    WORD_PROMPTS,
     Trial,
     answers_anytime,
     check_strategy,
     is_deterministic,
+    is_well_formed,
     keeps_every_sample,
     keeps_within_budget,
     leaves_pruned_alone,
+    names_its_needs,
     random_budget,
     resumes,
 )
@@ -301,7 +305,138 @@ class KeepsNoJournal(Vote):
         return self.chosen(search, [*leaves, *await search.extend([search.root], 2)])
 
 
+class NoDataclass:
+    """Has options that nobody can list."""
+
+    needs: ClassVar[frozenset[str]] = frozenset()
+
+    async def __call__(self, search: Search) -> Answer:
+        return search.finish(None)
+
+
+@dataclass
+class Thawed(NoDataclass):
+    """Can be changed while it runs."""
+
+
+@dataclass(frozen=True)
+class NoNeeds:
+    """Says nothing about what it needs."""
+
+    async def __call__(self, search: Search) -> Answer:
+        return search.finish(None)
+
+
+@dataclass(frozen=True)
+class NeedsOneText(NoNeeds):
+    """Has a text in place of a set; each letter would be a need."""
+
+    needs: ClassVar[Any] = "a scorer"
+
+
+@dataclass(frozen=True)
+class NeedsAreAnOption(NoNeeds):
+    """Lets users change what it needs."""
+
+    needs: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True)
+class Blocks:
+    """Is not async."""
+
+    needs: ClassVar[frozenset[str]] = frozenset()
+
+    def __call__(self, search: Search) -> Any:
+        return search.finish(None)
+
+
+@dataclass(frozen=True)
+class OwnNeedsAreText(Vote):
+    """Sets needs of its instances that are no capabilities."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "needs", {1})
+
+
+@dataclass(frozen=True)
+class PromptsByName(Vote):
+    """Lists names of prompts in place of prompts."""
+
+    prompts: ClassVar[Any] = ("check",)
+
+
+class HidesItsScorer(Vote):
+    """Scores without a need of a scorer."""
+
+    async def __call__(self, search: Search) -> Answer:
+        leaves = await search.extend([search.root], 4)
+        return search.finish(best(search.candidates(leaves, await search.score(leaves))))
+
+
+class HidesItsSteps(Vote):
+    """Extends by steps without a need of them."""
+
+    async def __call__(self, search: Search) -> Answer:
+        return self.chosen(search, await search.extend([search.root], 4, until="step"))
+
+
+class HidesItsDraft(Vote):
+    """Uses a second model without a need of one."""
+
+    async def __call__(self, search: Search) -> Answer:
+        return self.chosen(search, await search.extend([search.root], 4, model="draft"))
+
+
+@dataclass(frozen=True)
+class HidesItsPrompt(Vote):
+    """Asks a question that no need names."""
+
+    async def __call__(self, search: Search) -> Answer:
+        leaves = await search.extend([search.root], 4)
+        search.ask(WORD_PROMPTS["check"], leaves[:1])
+        return self.chosen(search, leaves)
+
+
+@dataclass(frozen=True)
+class JudgesSteps(Vote):
+    """Needs a scorer of whole samples, and scores steps."""
+
+    needs: ClassVar[frozenset[str]] = frozenset({Capability.SCORES, Capability.STEPS, Capability.PREFIX})
+
+    async def __call__(self, search: Search) -> Answer:
+        begun = await search.extend([search.root], 4, until="step")
+        await search.score(begun)
+        return self.chosen(search, [*begun, *await search.extend(begun)])
+
+
+@dataclass(frozen=True)
+class RefusesFirst(Vote):
+    """Uses a scorer, and its ``validate`` refuses searches without one: a user loses nothing."""
+
+    def validate(self, search: Search) -> None:
+        if search.scorer is None:
+            raise CapabilityError("it needs a scorer")
+
+    async def __call__(self, search: Search) -> Answer:
+        leaves = await search.extend([search.root], 4)
+        return search.finish(best(search.candidates(leaves, await search.score(leaves))))
+
+
 BROKEN: list[tuple[Strategy, Law, str]] = [
+    (NoDataclass(), is_well_formed, "it is no frozen dataclass"),
+    (Thawed(), is_well_formed, "it is no frozen dataclass"),
+    (NoNeeds(), is_well_formed, "it has no needs"),  # type: ignore[list-item]  # the mistake
+    (NeedsOneText(), is_well_formed, "it has no needs"),
+    (NeedsAreAnOption(), is_well_formed, "its needs are an option"),  # type: ignore[list-item]  # the mistake
+    (Blocks(), is_well_formed, "it has no method: async def __call__"),
+    (OwnNeedsAreText(), is_well_formed, "its needs are no frozenset"),
+    (PromptsByName(), is_well_formed, "its prompts are no tuple of Prompt"),
+    (HidesItsScorer(), names_its_needs, "it raised CapabilityError: this strategy scores nodes, but no scorer"),
+    (HidesItsSteps(), names_its_needs, "it raised CapabilityError: .* lacks step boundaries"),
+    (HidesItsDraft(), names_its_needs, "it raised CapabilityError: model='draft'"),
+    (HidesItsPrompt(), names_its_needs, "it raised CapabilityError: .* does not answer the prompt 'check'"),
+    (JudgesSteps(), names_its_needs, "it scores unfinished steps, but does not need process rewards"),
     (Overdraws(), keeps_within_budget, "the budget was exceeded"),
     (CommitsTooMuch(), keeps_within_budget, "were spent or running"),
     (WantsAllOrNothing(), answers_anytime, "it raised ValueError: not enough values to unpack"),
@@ -333,6 +468,26 @@ def test_a_strategy_that_breaks_a_law_is_caught_by_it_in_one_line(strategy: Stra
 def test_every_law_fails_for_a_broken_strategy_and_none_fails_for_the_base() -> None:
     assert {law for _, law, _ in BROKEN} == set(LAWS)
     check_strategy(Vote(), range(30))
+
+
+def test_a_strategy_whose_validate_refuses_a_search_need_not_name_the_need() -> None:
+    names_its_needs(RefusesFirst())
+
+
+def test_a_strategy_with_a_prompt_of_its_own_can_be_checked() -> None:
+    @dataclass(frozen=True)
+    class Asks(Vote):
+        prompts: ClassVar[tuple[Prompt, ...]] = (Prompt("my_own", lambda problem, about, said: "mine"),)
+        needs: ClassVar[frozenset[str]] = frozenset({asks("my_own")})
+
+        async def __call__(self, search: Search) -> Answer:
+            leaves = await search.extend([search.root], 3)
+            question = search.ask(self.prompts[0], leaves[:1])
+            assert question is not None
+            await search.extend([question], 2)
+            return self.chosen(search, leaves)
+
+    check_strategy(Asks())
 
 
 def test_a_broken_law_names_the_strategy_the_seed_and_the_budget() -> None:

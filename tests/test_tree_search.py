@@ -1059,7 +1059,7 @@ def test_a_reward_model_of_step_ends_is_refused_unless_cuts_is_any() -> None:
     generator, scorer = ToyGenerator(ER), ToyScorer(dict.fromkeys(ER, 0.5) | {"0": 0.1, "3": 0.1})
     scorer.capabilities = scorer.capabilities - {Capability.PARTIAL_REWARD}
     with pytest.raises(CapabilityError, match=r"trained at step ends alone; .* give cuts=any to use it"):
-        solve(EarlyRejection(n=4, width=2, tau=2), toy_search(generator, scorer))
+        check("early_rejection", EarlyRejection(n=4, width=2, tau=2), toy_search(generator, scorer))
     assert generator.asked == []
     assert solve(EarlyRejection(n=4, width=2, tau=2, cuts="any"), toy_search(generator, scorer)).value is not None
 
@@ -1094,7 +1094,7 @@ def test_without_a_tau_the_first_round_is_whole_and_half_of_its_median_step_is_t
 def test_a_tau_that_rejects_nothing_is_refused_before_the_first_sample() -> None:
     generator = ToyGenerator(drawn)
     with pytest.raises(InputError, match=r"tau=8: nothing is rejected before 8 tokens"):
-        solve(EarlyRejection(tau=8), toy_search(generator, cap=8))
+        check("early_rejection", EarlyRejection(tau=8), toy_search(generator, drawn_score, cap=8))
     assert generator.asked == []
 
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from thinktime.config import Config, ModelSpec, ScorerSpec
     from thinktime.session import Session, asolve, open_session, solve
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "Answer",

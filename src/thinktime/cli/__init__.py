@@ -34,6 +34,8 @@ from thinktime.core.printable import printable
 
 _EXTRAS = {
     "aiohttp": "remote",
+    "numpy": "bench",
+    "scipy": "bench",
     "starlette": "serve",
     "uvicorn": "serve",
     "prometheus_client": "serve",

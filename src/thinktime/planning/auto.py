@@ -15,6 +15,7 @@ from thinktime.core.search import Search
 from thinktime.core.trace import Answer
 from thinktime.core.types import missing
 from thinktime.strategies import check, find, parse
+from thinktime.strategies.options import installed
 
 if TYPE_CHECKING:
     from thinktime.planning.bins import Policy
@@ -66,6 +67,8 @@ class Auto:
     needs: ClassVar[frozenset[str]] = frozenset()
 
     def __post_init__(self) -> None:
+        if self.policy:
+            installed("auto.policy", self.policy, "numpy")
         self._planner  # noqa: B018  # an unknown name fails here
 
     @cached_property

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import MISSING, fields, is_dataclass
+from inspect import iscoroutinefunction
 from typing import Any, get_args, get_type_hints
 
 from thinktime.core.errors import CapabilityError, InputError, UnknownNameError
@@ -105,9 +106,26 @@ INNER = "inner"
 """The option that holds another strategy; its value is written in brackets after the name."""
 
 
+def fault(kind: Any) -> str:
+    """What makes a class of a package no strategy, in a few words; empty if it is one."""
+    if not isinstance(kind, type) or not is_dataclass(kind) or not kind.__dataclass_params__.frozen:  # type: ignore[attr-defined]
+        return "it is no frozen dataclass"
+    needs = getattr(kind, "needs", None)
+    if not isinstance(needs, frozenset) or not all(isinstance(need, str) for need in needs):
+        return "it has no needs: a class variable with a frozenset of capabilities"
+    if "needs" in (field.name for field in fields(kind)):
+        return "its needs are an option; annotate them as ClassVar[frozenset[str]]"
+    if not iscoroutinefunction(getattr(kind, "__call__", None)):  # noqa: B004  # what it is, not whether it is
+        return "it has no method: async def __call__(self, search)"
+    prompts = getattr(kind, "prompts", ())
+    if not isinstance(prompts, tuple) or not all(isinstance(prompt, Prompt) for prompt in prompts):
+        return "its prompts are no tuple of Prompt"
+    return ""
+
+
 def known() -> dict[str, type[Any]]:
-    """Every strategy by name: the built-in ones and those of installed packages."""
-    return BUILT_IN | installed("strategies")
+    """Every strategy by name: the built-in ones, and those of installed packages under other names."""
+    return installed("strategies", fault=fault) | BUILT_IN
 
 
 def find(name: str) -> type[Any]:
@@ -115,13 +133,14 @@ def find(name: str) -> type[Any]:
 
     Raises:
         UnknownNameError: there is none.
+        InputError: the one of an installed package cannot be used.
     """
     if name in BUILT_IN:
         return BUILT_IN[name]
-    strategies = known()
-    if name not in strategies:
-        raise UnknownNameError("strategy", name, strategies)
-    return strategies[name]
+    of_package: dict[str, type[Any]] = installed("strategies", name, fault)
+    if not of_package:
+        raise UnknownNameError("strategy", name, known())
+    return of_package[name]
 
 
 def options(strategy: type[Any]) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from importlib.util import find_spec
 from math import inf
 
 from thinktime.core.errors import InputError, UnknownNameError, check_number
@@ -68,3 +69,9 @@ def divides(width: int, n: int, name: str = "width") -> None:
     """Raise an `InputError` unless ``n`` is a multiple of ``width``, or smaller."""
     if n > width and n % width:
         raise InputError("n", n, f"give a multiple of {name}={width}")
+
+
+def installed(field: str, value: str, package: str) -> None:
+    """Raise an `InputError` unless a package is installed that the extra ``bench`` brings."""
+    if find_spec(package) is None:
+        raise InputError(field, value, f"it needs {package}; pip install 'thinktime[bench]'")

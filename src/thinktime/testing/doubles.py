@@ -71,7 +71,7 @@ ANSWERS = TextAnswers(last_number, "last number")
 class WordGenerator:
     """Returns the words that ``say`` gives for an extension; a word is a token. Long texts are cut as by an engine."""
 
-    capabilities = frozenset(
+    capabilities: frozenset[str] = frozenset(
         {
             *(Capability.STEPS, Capability.PREFIX, Capability.LOGPROBS, Capability.CONFIDENCES),
             *(Capability.CANCEL, Capability.NOISE, Capability.NO_NOISE, Capability.TRANSITIONS),
@@ -175,7 +175,7 @@ class WordGenerator:
 class WordScorer:
     """Scores nodes by a function; each new token of prompt and words costs one FLOP."""
 
-    capabilities = frozenset({Capability.SCORES, Capability.PROCESS_REWARD, Capability.PARTIAL_REWARD})
+    capabilities: frozenset[str] = frozenset({Capability.SCORES, Capability.PROCESS_REWARD, Capability.PARTIAL_REWARD})
 
     def __init__(
         self,

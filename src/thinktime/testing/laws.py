@@ -8,10 +8,12 @@ from contextlib import suppress
 from random import Random
 from typing import Any
 
+from thinktime.core.errors import ThinktimeError
 from thinktime.core.ledger import Ledger
 from thinktime.core.trace import Answer
+from thinktime.core.types import Capability
 from thinktime.core.usage import total
-from thinktime.strategies import Strategy
+from thinktime.strategies import Strategy, fault
 from thinktime.testing.doubles import ANSWERS, MemoryJournal
 from thinktime.testing.trial import Killed, Trial, counts, random_budget, watched
 
@@ -106,7 +108,37 @@ def resumes(strategy: Strategy, seeds: Iterable[int] = SEEDS) -> None:
                 whole.require(not twice, f"killed at call {call} and resumed, it sampled {twice} children twice")
 
 
+def is_well_formed(strategy: Strategy, seeds: Iterable[int] = SEEDS) -> None:
+    """It is a frozen dataclass with a class variable ``needs`` and an ``async`` call."""
+    wrong = fault(type(strategy))
+    if wrong:
+        raise AssertionError(f"{strategy!r}: {wrong}")
+    own = strategy.needs
+    if not isinstance(own, frozenset) or not all(isinstance(need, str) for need in own):
+        raise AssertionError(f"{strategy!r}: its needs are no frozenset of capabilities")
+
+
+def names_its_needs(strategy: Strategy, seeds: Iterable[int] = SEEDS) -> None:
+    """On a search that offers what it needs and nothing else, it runs, unless its ``validate`` refuses the search.
+
+    It scores unfinished steps only if it needs process rewards.
+    """
+    offered = frozenset(strategy.needs)
+    for seed in seeds:
+        trial = Trial(strategy, seed, offered=offered)
+        if (validate := getattr(strategy, "validate", None)) is not None:
+            try:
+                validate(trial.search)
+            except ThinktimeError:  # it is refused before anything is spent, as the user wants it
+                return
+        asyncio.run(trial.run())
+        early = trial.scored_unfinished and Capability.PROCESS_REWARD not in offered
+        trial.require(not early, f"it scores unfinished steps, but does not need {Capability.PROCESS_REWARD}")
+
+
 LAWS: tuple[Callable[[Strategy, Iterable[int]], None], ...] = (
+    is_well_formed,
+    names_its_needs,
     keeps_within_budget,
     answers_anytime,
     is_deterministic,

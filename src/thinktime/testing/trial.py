@@ -3,18 +3,40 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from random import Random
 from typing import Any
 
 from thinktime.core.journal import Journal
 from thinktime.core.search import Search
 from thinktime.core.trace import Answer
-from thinktime.core.types import MAIN, Capability, Child, Embedding, Extension, Node, Problem, Sampling, Score
+from thinktime.core.types import (
+    MAIN,
+    Capability,
+    Child,
+    Embedding,
+    Extension,
+    Node,
+    Problem,
+    Prompt,
+    Sampling,
+    Score,
+    model_of,
+)
 from thinktime.core.usage import Budget, Usage, total
 from thinktime.scorers.embedding import HashedNgrams
 from thinktime.strategies import Strategy
-from thinktime.testing.doubles import ANSWERS, DOLLARS, PROBLEM, WORD_PROMPTS, WordGenerator, WordJudge, rambling
+from thinktime.strategies.options import DRAFT
+from thinktime.testing.doubles import (
+    ANSWERS,
+    DOLLARS,
+    PROBLEM,
+    WORD_PROMPTS,
+    WordGenerator,
+    WordJudge,
+    rambling,
+)
+from thinktime.testing.parts import JUDGING
 
 
 class Killed(BaseException):
@@ -31,6 +53,7 @@ class Trial:
         journal: journal of the search.
         killed_at: number of the first call of a model that raises `Killed`; later calls raise it too.
         disorder: random generator for the duration of calls and the order in which children of a batch are sampled.
+        offered: the capabilities of the search; by default all that the doubles have.
     """
 
     def __init__(
@@ -42,6 +65,7 @@ class Trial:
         journal: Journal | None = None,
         killed_at: int | None = None,
         disorder: Random | None = None,
+        offered: frozenset[str] | None = None,
     ) -> None:
         self.strategy, self.seed, self.budget = strategy, seed, budget or Budget()
         self.calls = 0
@@ -52,14 +76,25 @@ class Trial:
         self.moments: list[Usage] = []
         """At each call, the spent usage plus the worst case of all running calls."""
         self.grown_from_pruned: list[Node] = []
+        self.scored_unfinished: list[Node] = []
         self.answer: Any = None
+        models = {MAIN: _WatchedGenerator(self, "words"), DRAFT: _WatchedGenerator(self, "other words")}
+        scorers = {MAIN: _WatchedScorer(self)}
+        own: Mapping[str, Prompt] = {prompt.name: prompt for prompt in getattr(strategy, "prompts", ())}
+        prompts = {**own, **WORD_PROMPTS}
+        if offered is not None:
+            judging = offered & JUDGING
+            models[MAIN].capabilities, scorers[MAIN].capabilities = offered - judging, judging
+            models = {role: model for role, model in models.items() if role == MAIN or model_of(role) in offered}
+            scorers = scorers if judging else {}
+            prompts = {name: prompt for name, prompt in prompts.items() if prompt.capability in offered}
         self.search = Search(
             PROBLEM,
-            {MAIN: _WatchedGenerator(self, "words"), "draft": _WatchedGenerator(self, "other words")},
-            scorers=_WatchedScorer(self),
-            answers=ANSWERS,
+            models,
+            scorers=scorers,
+            answers=ANSWERS if offered is None or Capability.ANSWERS in offered else None,
             embedder=_WatchedEmbedder(self),
-            prompts=WORD_PROMPTS,
+            prompts=prompts,
             sampling=Sampling(max_length=20),
             budget=budget,
             seed=seed,
@@ -156,13 +191,14 @@ class _WatchedGenerator(WordGenerator):
 
 
 class _WatchedScorer(WordJudge):
-    capabilities = WordJudge.capabilities | {Capability.SELF_EVALUATION, Capability.META_REWARD, Capability.VERDICTS}
+    capabilities = JUDGING - {Capability.PARTS}
 
     def __init__(self, trial: Trial) -> None:
         super().__init__()
         self._trial = trial
 
     async def score(self, problem: Problem, nodes: Sequence[Node], known: Sequence[Node | None]) -> list[Score]:
+        self._trial.scored_unfinished += [node for node in nodes if node.finish == "step"]
         pairs = zip(nodes, known, strict=True)
         number = await self._trial.call(total(self.worst_case(problem, node, before) for node, before in pairs))
         scores = await super().score(problem, nodes, known)

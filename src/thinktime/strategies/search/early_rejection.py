@@ -64,15 +64,19 @@ class EarlyRejection:
         if self.n % self.width:
             raise InputError("n", self.n, f"give a multiple of width={self.width}: n / width steps are kept")
 
-    async def __call__(self, search: Search) -> Answer:
-        tau = self.tau if isinstance(self.tau, int) else None
-        if tau is not None and tau >= search.sampling.max_length:
-            raise InputError("tau", tau, f"nothing is rejected before {search.sampling.max_length} tokens are over")
+    def validate(self, search: Search) -> None:
+        if isinstance(self.tau, int) and self.tau >= search.sampling.max_length:
+            raise InputError(
+                "tau", self.tau, f"nothing is rejected before {search.sampling.max_length} tokens are over"
+            )
         if self.cuts == "trained" and Capability.PARTIAL_REWARD not in search.capabilities:
             raise CapabilityError(
                 "early_rejection: this reward model was trained at step ends alone; compare its scores after tau "
                 "tokens with those of whole steps, and give cuts=any to use it"
             )
+
+    async def __call__(self, search: Search) -> Answer:
+        tau = self.tau if isinstance(self.tau, int) else None
         rng = search.random("rejection")
         places = self.n // self.width
         finished: dict[Node, float | None] = {}

@@ -22,7 +22,7 @@ from thinktime.core.selection import best, majority, weighted_majority
 from thinktime.core.trace import Answer
 from thinktime.core.types import Node
 from thinktime.core.usage import Usage
-from thinktime.strategies.options import TREE_SEARCH, above, at_least, not_below, one_of
+from thinktime.strategies.options import TREE_SEARCH, above, at_least, installed, not_below, one_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -72,6 +72,7 @@ class ETS:
     needs: ClassVar[frozenset[str]] = TREE_SEARCH
 
     def __post_init__(self) -> None:
+        installed("strategy", "ets", "scipy")
         at_least("n", self.n, 1)
         above("balance", self.balance, 0)
         not_below("node_price", self.node_price, 0)

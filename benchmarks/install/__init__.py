@@ -1,0 +1,1 @@
+"""What an installation takes on the disk, and whether the files of a release work."""
