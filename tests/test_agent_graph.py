@@ -18,20 +18,15 @@ from thinktime.core.search import Search
 from thinktime.core.types import Capability, Sampling
 from thinktime.core.usage import Budget
 from thinktime.models.engine.costs import Shape, forward_flops
-from thinktime.planning.graph_search import (
+from thinktime.planning.graph_advisors import (
     GraphAdvice,
-    GraphModel,
-    GraphSpace,
-    GraphTable,
     LanguageModelAdvisor,
-    ParzenGraphs,
-    RandomGraphs,
-    Reinforce,
     RuleBasedAdvisor,
     advisor_prompt,
     read_advice,
-    search_graphs,
 )
+from thinktime.planning.graph_search import GraphTable, ParzenGraphs, RandomGraphs, Reinforce, search_graphs
+from thinktime.planning.graph_space import GraphModel, GraphSpace
 from thinktime.strategies import check, make, parse, spec
 from thinktime.strategies.composition.agent_graph import FUSER, AgentGraph, Graph, GraphNode
 from thinktime.testing import WORD_PROMPTS

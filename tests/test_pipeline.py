@@ -21,24 +21,18 @@ from thinktime.core.search import Search
 from thinktime.core.types import Capability, Problem, Sampling
 from thinktime.core.usage import Budget
 from thinktime.generators.text import Text
+from thinktime.planning.pipeline_advisors import BuiltInRules, LanguageModelSearcher, first_trials
 from thinktime.planning.pipeline_search import (
-    Allocation,
     AllocationSearcher,
     Archive,
-    BuiltInRules,
     Evolution,
-    LanguageModelSearcher,
     ParzenAllocations,
-    PipelineSpace,
     RandomAllocations,
-    Reference,
     ResultTable,
-    StageChoice,
-    Subtask,
-    first_trials,
     refuse_shared,
     search_allocations,
 )
+from thinktime.planning.pipeline_space import Allocation, PipelineSpace, Reference, StageChoice, Subtask
 from thinktime.strategies import check, make, parse, spec
 from thinktime.strategies.composition.pipeline import ANSWER_FROM, REPAIR, RETRIEVE, Pipeline, merged
 from thinktime.testing import WORD_PROMPTS, WordScorer

@@ -21,17 +21,17 @@ from experiments.agent_reinforce.surface import MODELS, TASKS, accuracy, grid, o
 from experiments.intervals import as_number, as_points, difference, mean, ratio
 from experiments.plot import legend_below, line, logarithmic, panels, save
 from experiments.provenance import begin, write_json
+from thinktime.planning.graph_advisors import RuleBasedAdvisor
 from thinktime.planning.graph_search import (
     FoundGraph,
     GraphSearcher,
-    GraphSpace,
     Measure,
     ParzenGraphs,
     RandomGraphs,
     Reinforce,
-    RuleBasedAdvisor,
     search_graphs,
 )
+from thinktime.planning.graph_space import GraphSpace
 from thinktime.strategies.composition.agent_graph import Graph
 
 HERE = Path(__file__).parent

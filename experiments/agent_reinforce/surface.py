@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from experiments.intervals import Floats
-from thinktime.planning.graph_search import GraphModel, GraphSpace
+from thinktime.planning.graph_space import GraphModel, GraphSpace
 from thinktime.strategies.composition.agent_graph import ASSISTANT, FUSER, Graph, GraphNode
 
 Bools = npt.NDArray[np.bool_]

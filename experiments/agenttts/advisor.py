@@ -25,7 +25,8 @@ from thinktime.bank.store import Bank
 from thinktime.config import Config, ModelSpec
 from thinktime.core.errors import ModelError
 from thinktime.core.types import Problem
-from thinktime.planning.pipeline_search import Archive, LanguageModelSearcher, search_allocations
+from thinktime.planning.pipeline_advisors import LanguageModelSearcher
+from thinktime.planning.pipeline_search import Archive, search_allocations
 from thinktime.session import Session, open_session
 from thinktime.strategies.sampling.single import Single
 

@@ -30,19 +30,17 @@ from experiments.agenttts.surface import (
 from experiments.intervals import as_number, as_points, difference, mean, ratio
 from experiments.plot import legend_below, line, logarithmic, panels, save
 from experiments.provenance import begin, write_json
+from thinktime.planning.pipeline_advisors import BuiltInRules
 from thinktime.planning.pipeline_search import (
-    Allocation,
     AllocationSearcher,
     Archive,
-    BuiltInRules,
     Evolution,
     ParzenAllocations,
-    PipelineSpace,
     RandomAllocations,
     ResultTable,
-    StageChoice,
     search_allocations,
 )
+from thinktime.planning.pipeline_space import Allocation, PipelineSpace, StageChoice
 
 HERE = Path(__file__).parent
 SEEDS = range(10)

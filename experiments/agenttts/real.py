@@ -28,18 +28,9 @@ from thinktime.bench.bank_export import header_of, import_samples
 from thinktime.bench.tasks import Task, load
 from thinktime.config import Config, ModelSpec
 from thinktime.core.types import MAIN
-from thinktime.planning.pipeline_search import (
-    Allocation,
-    Archive,
-    BuiltInRules,
-    PipelineSpace,
-    Reference,
-    ResultTable,
-    StageChoice,
-    Subtask,
-    refuse_shared,
-    search_allocations,
-)
+from thinktime.planning.pipeline_advisors import BuiltInRules
+from thinktime.planning.pipeline_search import Archive, ResultTable, refuse_shared, search_allocations
+from thinktime.planning.pipeline_space import Allocation, PipelineSpace, Reference, StageChoice, Subtask
 from thinktime.session import Session, open_session
 
 HERE = Path(__file__).parent

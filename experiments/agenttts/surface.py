@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from functools import cache
 from itertools import product
 
-from thinktime.planning.pipeline_search import Allocation, PipelineSpace, Reference, StageChoice, Subtask
+from thinktime.planning.pipeline_space import Allocation, PipelineSpace, Reference, StageChoice, Subtask
 
 SAMPLES = (1, 2, 4, 8, 16, 32)
 PARAMETERS = {"1M": 1e6, "3M": 3e6, "10M": 1e7, "30M": 3e7}
