@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from experiments.__main__ import ROWS
+from experiments.__main__ import LIVE, ROWS
 from experiments.harness import Experiment, arm, options, run_arms
 from experiments.intervals import (
     areas,
@@ -44,19 +44,29 @@ def test_a_row_without_an_experiment_is_one_line_and_exit_2(words: list[str]) ->
 
 def test_options_go_to_the_experiment_of_the_row() -> None:
     ran = subprocess.run(
-        [sys.executable, "-m", "experiments", "45", "--help"], cwd=ROOT, capture_output=True, text=True
+        [sys.executable, "-m", "experiments", "45", "run", "--help"], cwd=ROOT, capture_output=True, text=True
     )
     assert ran.returncode == 0 and "Row 45" in ran.stdout and "--problems" in ran.stdout
+
+
+def test_options_without_a_part_are_refused_with_the_parts_of_the_row() -> None:
+    words = [sys.executable, "-m", "experiments", "06", "--problems", "3"]
+    ran = subprocess.run(words, cwd=ROOT, capture_output=True, text=True)
+    assert (ran.returncode, ran.stdout) == (2, "")
+    assert ran.stderr == "options='--problems 3': first name a part of row 06: control, run, images.run\n"
 
 
 def test_every_command_of_the_catalogue_is_run_by_its_row() -> None:
     rows = re.findall(r"^\| (\d\d) \|(.*)$", (ROOT / "docs" / "catalogue.md").read_text(), re.MULTILINE)
     named = {row: set(re.findall(r"experiments\.(\w+\.\w+)", text)) for row, text in rows}
     assert {row for row, modules in named.items() if modules} <= set(ROWS)
-    assert all(named[row] <= set(modules) for row, modules in ROWS.items()), "the cell has the first command of a row"
+    assert all(named[row] <= {*modules, *LIVE.get(row, ())} for row, modules in ROWS.items()), (
+        "the cell has the first command of a row"
+    )
     pages = "".join(page.read_text() for page in (ROOT / "experiments").glob("*/README.md"))
     assert all(f"experiments.{module}" in pages for modules in ROWS.values() for module in modules)
-    assert all(find_spec(f"experiments.{module}") for modules in ROWS.values() for module in modules)
+    every = [module for some in (ROWS, LIVE) for modules in some.values() for module in modules]
+    assert all(find_spec(f"experiments.{module}") for module in every)
 
 
 def test_the_bootstrap_of_a_mean_is_the_interval_of_the_bench() -> None:
