@@ -31,6 +31,7 @@ GRAPHS = {
     "2 improved, merged": "assistant;assistant;assistant<1;assistant<2;fuser<3+4",
 }
 VOTES = {f"vote of {n}": f"majority:n={n}" for n in range(2, 9)}
+LARGEST = "vote of 8"
 Cost = Callable[[Run], float]
 COSTS: Mapping[str, Cost] = {"tokens": lambda run: run.generated, "flops": lambda run: run.flops}
 
@@ -107,7 +108,7 @@ def main() -> None:
     graphs = {label: f"agent_graph:nodes={nodes}" for label, nodes in GRAPHS.items()}
     with Bank(live.bank) as bank:
         if args.fill:
-            fill({**VOTES, **graphs}, live.task, live.session, bank)
+            fill({LARGEST: VOTES[LARGEST], **graphs}, live.task, live.session, bank)
             return
         runs = recorded({**graphs, **VOTES}, live.task, live.settings, bank)
     greedy = {problem.id: problem.pass_rate for problem in judged_pool(known_exports()[f"{TASK}-greedy"]).problems}
