@@ -34,9 +34,15 @@ def cluster(installed: Path) -> Iterator[str]:
     """The address of a cluster of two nodes, each with room for two workers."""
     pytest.importorskip("ray", reason="needs Ray: pip install 'thinktime[ray]'")
     path = os.pathsep.join([str(installed), str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
-    settings = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_AUTH_MODE": "disabled", "RAY_health_check_period_ms": "300"}
+    settings = {
+        "PYTHONPATH": path,
+        "RAY_AUTH_MODE": "disabled",
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_health_check_period_ms": "300",
+        "RAY_prestart_worker_first_driver": "0",
+    }
     with pytest.MonkeyPatch.context() as patch:
-        for name, value in {**settings, "PYTHONPATH": path}.items():
+        for name, value in settings.items():
             patch.setenv(name, value)
         from ray.cluster_utils import Cluster
 

@@ -25,7 +25,7 @@ from itertools import groupby
 from math import inf
 from operator import itemgetter
 from pathlib import Path
-from tempfile import mkdtemp
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import ray
@@ -64,7 +64,7 @@ class RayCluster:
     Args:
         address: ``local`` starts Ray on this machine, ``auto`` finds a cluster of this machine (or ``RAY_ADDRESS``);
             else ``HOST:PORT`` or ``ray://HOST:PORT``.
-        workers: how many; by default as many as have room at once.
+        workers: how many; by default as many as fit on the nodes.
         cpus: of each worker, and the threads of its models.
         gpus: of each worker.
     """
@@ -152,7 +152,16 @@ def _connect(cluster: RayCluster) -> None:
 
 def _line(error: BaseException) -> str:
     """The beginning of a message, on one line."""
-    return " ".join(str(error).split())[:200]
+    return " ".join(str(error).split())[:400]
+
+
+def _lives(worker: Any) -> bool:
+    """Whether a worker that has nothing to do answers."""
+    try:
+        ray.get(worker.ping.remote(), timeout=ANSWER)
+    except RayError:
+        return False
+    return True
 
 
 def _room(cluster: RayCluster) -> int:
@@ -173,6 +182,7 @@ def _room(cluster: RayCluster) -> int:
 Job = tuple[str, Any]
 """A method of a worker, and its argument."""
 LOAD: Job = ("load", None)
+_TOLD = {"load": "loading the models", "run": "one part of the problems", "finish": "making the result"}
 
 
 class _Workers:
@@ -292,9 +302,10 @@ class _Workers:
         ray.kill(worker)  # it may only be out of reach
         self._lost[job] += 1
         if self._lost[job] >= LOSSES * (self._count if job == LOAD else 1):
-            what = "all workers that load the models" if job == LOAD else f"the workers of shard {job[1]}"
-            raise ModelError(f"ray: {what} are lost ({_line(error)}); {AGAIN}")
+            fix = f"{self._lost[job]} workers were lost at {_TOLD[job[0]]} ({_line(error)}); {AGAIN}"
+            raise ModelError(f"ray={self._address!r}: {fix}")
         print("a worker is lost; another one goes on", file=sys.stderr)
+        self._free = [each for each in self._free if _lives(each)]
         self._known = ray.put(self._bank.contents())
         self._add()
 
@@ -359,17 +370,21 @@ class _Worker:
         self._make, place, folder = cloudpickle.loads(parts)
         with suppress(OSError):
             os.chdir(folder)  # on this machine, relative paths mean the same then
-        self._bank = _SendingBank(Path(mkdtemp(prefix="thinktime-")) / "bank.db", mailbox)
+        with TemporaryDirectory() as files:  # open files stay until the process ends, also if it is killed
+            self._bank = _SendingBank(Path(files) / "bank.db", mailbox)
         self._bank.place = place
 
     def load(self) -> tuple[Mapping[str, Any], Mapping[str, str | None], Sequence[Row]]:
         """Load the models. Return the settings of the bench, this machine, and the fingerprints of the models."""
-        self._bench = self._make(self._bank)
+        self._bench: Bench = self._make(self._bank)
         task = self._bench.task
         programs = task.answers if isinstance(task.answers, ProgramValues) else task.programs
         if programs is not None:
             find_sandbox(programs.sandbox.kind == "none")  # each node needs one
         return self._bench.settings(), environment(), self._bank.contents()["fingerprints"]
+
+    def ping(self) -> None:
+        """Nothing; the answer says that the worker lives."""
 
     def run(self, known: Mapping[str, Sequence[Row]], shard: Shard) -> None:
         """Draw the samples of a shard."""
@@ -385,7 +400,7 @@ class _Worker:
         """The results of the whole bench, whose samples are known."""
         bench = self._bench.part(Shard())
         self._run(known, bench)
-        return bench.results(command, environment())
+        return bench.results(command, {})
 
     def _run(self, known: Mapping[str, Sequence[Row]], bench: Bench) -> None:
         self._bank.add_contents(known)

@@ -180,7 +180,8 @@ def bench(
         ),
     ] = None,
     ray_workers: Annotated[
-        int | None, typer.Option(min=1, help="How many workers; each loads the models. Default: as many as have room.")
+        int | None,
+        typer.Option(min=1, help="How many workers; each loads the models. Default: as many as fit on the nodes."),
     ] = None,
     ray_cpus: Annotated[
         int | None, typer.Option(min=1, help="CPUs of each worker, and threads of its models; default 1.")
