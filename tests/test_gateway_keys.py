@@ -20,13 +20,13 @@ from fake_endpoint import Running
 from gateway_server import NO_KEYS, PLAIN, VOTE, Serving, Start, serve
 from waiting import PATIENCE
 
+from thinktime.bank.keys import Slots
 from thinktime.bank.store import Bank
 from thinktime.core.errors import InputError, UnknownNameError
-from thinktime.core.ledger import Ledger
 from thinktime.core.usage import Budget
-from thinktime.gateway.auth import ApiClient
 from thinktime.gateway.config import GatewayConfig, Key, digest, given_key, new_key, read_config
 from thinktime.gateway.errors import HttpError
+from thinktime.gateway.rates import RateLimit, admit
 from thinktime.models.remote.client import is_loopback
 from thinktime.models.remote.prices import Price
 
@@ -61,14 +61,16 @@ def test_a_key_cannot_exceed_its_rate_limit(start_gateway: Start) -> None:
 
 
 def test_no_minute_has_more_requests_than_the_rate_limit() -> None:
-    client = ApiClient("ann", Ledger(), (), per_minute=6)
+    slots: Slots = []
+    limit = RateLimit(requests=6)
     passed: list[float] = []
     for now in [1000.0, 1001.0, *(1000.0 + 0.5 * step for step in range(10, 400))]:
         with suppress(HttpError):
-            client.check_rate_limit(now)
+            slots, state = admit(slots, now, limit)
+            state.check()
             passed.append(now)
     with pytest.raises(HttpError) as refused:
-        client.check_rate_limit(1200.0)
+        admit(slots, 1200.0, limit)[1].check()
     assert refused.value.retry_after == pytest.approx(passed[-6] + 60 - 1200.0)
     assert len(passed) == 24 and all(after - before >= 60 for before, after in zip(passed, passed[6:], strict=False))
 

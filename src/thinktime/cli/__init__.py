@@ -19,6 +19,7 @@ from thinktime.cli.common import EXIT_FAILED, EXIT_INPUT, EXIT_INTERRUPTED
 from thinktime.cli.data import data
 from thinktime.cli.demo import demo
 from thinktime.cli.doctor import doctor
+from thinktime.cli.keys import keys
 from thinktime.cli.models import models
 from thinktime.cli.paint import paint
 from thinktime.cli.plan import plan
@@ -84,6 +85,7 @@ app.add_typer(models, name="models")
 app.add_typer(strategies, name="strategies")
 app.add_typer(data, name="data")
 app.add_typer(bank, name="bank")
+app.add_typer(keys, name="keys")
 
 
 @app.callback()

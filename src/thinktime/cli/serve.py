@@ -77,6 +77,12 @@ def serve(
             help="Keeps samples and spending: a file, or postgresql://USER@HOST/DATABASE, which several servers share."
         ),
     ] = None,
+    key_store: Annotated[
+        str | None,
+        typer.Option(
+            help="Where `thinktime keys` keeps the keys of clients: a file, or postgresql://USER@HOST/DATABASE."
+        ),
+    ] = None,
     calibration: Annotated[
         Path | None, typer.Option(help="A file of `thinktime calibrate`, which the method auto of clients follows.")
     ] = None,
@@ -97,6 +103,7 @@ def serve(
     settings: dict[str, Any] = {} if config is None else read_config(config)
     given: dict[str, Any] = {"upstream": upstream, "host": host, "port": port, "max_tokens": max_tokens, "bank": bank}
     given |= {"log_level": log_level, "log_format": log_format, "access_log": access_log, "calibration": calibration}
+    given["key_store"] = key_store
     settings |= {name: value for name, value in given.items() if value is not None}
     if budget is not None:
         settings["budget"] = Budget.parse(budget)

@@ -51,6 +51,10 @@ class Ledger:
         self._waiting: set[asyncio.Future[None]] = set()
         self._started = self.clock()
 
+    def limit(self, budget: Budget) -> None:
+        """Set another budget from now on. What is spent and reserved stays."""
+        self.budget, self._limited = budget, budget != Budget()
+
     @property
     def deadline(self) -> Deadline | None:
         """The moment when the seconds are used up, here or in an outer ledger."""

@@ -23,7 +23,10 @@ from thinktime.gateway.replies import error_event
 from thinktime.gateway.state import Gateway
 
 OPENAI = ErrorShape(lambda error: error.body, error_event)
-EXPOSED = ("Retry-After", "X-Request-Id")
+EXPOSED = (
+    *("Retry-After", "X-Request-Id"),
+    *(f"X-RateLimit-{what}-{of}" for of in ("Requests", "Tokens") for what in ("Limit", "Remaining", "Reset")),
+)
 """Headers of replies that pages of other origins may read."""
 ANTHROPIC = ErrorShape(messages.error_body, messages.error_event)
 

@@ -54,6 +54,8 @@ class ResponseWriter:
 
     def __init__(self, send: Send) -> None:
         self._send = send
+        self.headers: Mapping[str, str] = {}
+        """Further headers of the response, in place of those with the same name."""
         self.status = 0
         """HTTP status of the response; 0 before it begins."""
         self.ended = False
@@ -64,9 +66,8 @@ class ResponseWriter:
     async def start(self, status: int, headers: Mapping[str, str]) -> None:
         """Send the status and headers."""
         self.status = status
-        encoded = [
-            (name.lower().encode("latin-1"), value.encode(errors="surrogateescape")) for name, value in headers.items()
-        ]
+        lower = {name.lower(): value for each in (headers, self.headers) for name, value in each.items()}
+        encoded = [(name.encode("latin-1"), value.encode(errors="surrogateescape")) for name, value in lower.items()]
         await self._send({"type": "http.response.start", "status": status, "headers": encoded})
 
     async def start_stream(self, opening: bytes) -> None:

@@ -6,7 +6,6 @@ import asyncio
 import hmac
 import ipaddress
 import time
-from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -20,7 +19,7 @@ from thinktime.core.errors import BankError
 from thinktime.core.ledger import Ledger, Reservation
 from thinktime.core.usage import Budget, Usage, total
 from thinktime.gateway.config import GatewayConfig, Key, digest
-from thinktime.gateway.errors import HttpError
+from thinktime.gateway.errors import HttpError, UnknownKeyError, http_error
 from thinktime.gateway.limits import (
     ADDRESSES,
     BODIES,
@@ -32,10 +31,12 @@ from thinktime.gateway.limits import (
     SAMPLES,
     WAIT_SECONDS,
 )
+from thinktime.gateway.rates import LocalRates, RateLimit
 from thinktime.models.remote.client import is_loopback
 from thinktime.models.remote.limits import Room
 
 if TYPE_CHECKING:
+    from thinktime.gateway.keys import SharedKeys
     from thinktime.gateway.shared import Keeper
 
 _UNLIMITED = Budget()
@@ -49,16 +50,13 @@ class ApiClient:
     ledger: Ledger
     limits: tuple[Budget, ...]
     """The budgets of the key and of the gateway, and the longest time of a request."""
-    per_minute: int | None = None
-    """Requests a minute; None is no limit."""
+    rate: RateLimit = field(default_factory=RateLimit)
     sees_all: bool = False
     """Whether this client may see the requests of all clients."""
     bodies: Room = field(default_factory=lambda: Room(BODIES))
     """Bytes for the bodies of its unfinished requests."""
     samples: Room = field(default_factory=lambda: Room(SAMPLES))
     """Number of samples that its requests may have in progress."""
-    _times: deque[float] = field(default_factory=deque)
-    """When the requests of the last minute came."""
 
     @cached_property
     def limited(self) -> bool:
@@ -73,26 +71,6 @@ class ApiClient:
         """The budget of a request, its seconds capped by those of the limits."""
         seconds = [limit.seconds for limit in (budget, *self.limits) if limit.seconds is not None]
         return replace(budget, seconds=min(seconds, default=None))
-
-    def check_rate_limit(self, now: float) -> None:
-        """Count one request at the time ``now`` in seconds. No minute has more requests than the limit.
-
-        Raises:
-            HttpError: the rate limit is exceeded; the request does not count.
-        """
-        if self.per_minute is None:
-            return
-        while self._times and self._times[0] <= now - 60:
-            self._times.popleft()
-        if len(self._times) >= self.per_minute:
-            wait = self._times[0] + 60 - now
-            limit = f"this key may send {self.per_minute} requests in any minute"
-            raise HttpError(429, f"{limit}; wait {wait:.1f} s", code="rate_limit_exceeded", retry_after=wait)
-        self._times.append(now)
-
-
-class UnknownKeyError(HttpError):
-    """The request has a key that is none of the configured ones."""
 
 
 @dataclass
@@ -220,11 +198,22 @@ class Auth:
         config: keys and budgets.
         bank: keeps the spending of one gateway.
         keeper: keeps the spending of several gateways, instead of the bank.
+        keys: clients' keys in a store; None without one.
+        rates: counts the requests of keys.
     """
 
-    def __init__(self, config: GatewayConfig, bank: Bank | None = None, keeper: Keeper | None = None) -> None:
+    def __init__(
+        self,
+        config: GatewayConfig,
+        bank: Bank | None = None,
+        keeper: Keeper | None = None,
+        keys: SharedKeys | None = None,
+        rates: LocalRates | None = None,
+    ) -> None:
         self._bank = bank
         self._keeper = keeper
+        self._config, self._keys = config, keys
+        self._rates = rates or LocalRates()
         budget = replace(config.budget, seconds=None)
         self.ledger = Ledger(budget) if keeper is None else keeper.of_all(budget)
         """The spending of all clients together."""
@@ -236,22 +225,29 @@ class Auth:
         self._failed = FailedKeys()
         if bank is not None and keeper is None:
             self.ledger.spent = total(bank.spending().values())
-        self._requires_key = bool(config.keys)
-        self._clients = [(key.sha256, self._client(key.name, key.budget, config, key)) for key in config.keys]
-        self._anonymous = self._client("anybody", Budget(), config)
-        self._anonymous.sees_all = True
+        self._requires_key = bool(config.keys) or keys is not None
+        self._clients = [(key.sha256, self._client(key)) for key in config.keys]
+        self._stored: dict[str, tuple[Key, ApiClient]] = {}
+        """The clients of keys in the store that have sent requests, by name."""
+        self._anonymous = self._client(Key("anybody", digest(""), sees_all=True))
 
     @property
     def clients(self) -> list[ApiClient]:
         """All clients that may send requests."""
-        return [client for _, client in self._clients] if self._requires_key else [self._anonymous]
+        if not self._requires_key:
+            return [self._anonymous]
+        return [client for _, client in self._clients] + [client for _, client in self._stored.values()]
 
-    def _client(self, name: str, budget: Budget, config: GatewayConfig, key: Key | None = None) -> ApiClient:
-        ledger = self.account(name, replace(budget, seconds=None))
-        limits = (budget, config.budget, self._request_seconds)
+    def _client(self, key: Key, ledger: Ledger | None = None) -> ApiClient:
+        budget = replace(key.budget, seconds=None)
+        if ledger is None:
+            ledger = self.account(key.name, budget)
+        else:
+            ledger.limit(budget)
+        limits = (key.budget, self._config.budget, self._request_seconds)
         bodies, samples = (Room(most, room) for most, room in zip(self._most, self._rooms, strict=True))
-        per_minute, sees_all = (key.requests_per_minute, key.sees_all) if key else (None, False)
-        return ApiClient(name, ledger, limits, per_minute, sees_all, bodies, samples)
+        rate = RateLimit(key.requests_per_minute, key.tokens_per_minute)
+        return ApiClient(key.name, ledger, limits, rate, key.sees_all, bodies, samples)
 
     def check_host(self, headers: Mapping[str, str]) -> None:
         """Check the Host header of a gateway without keys; ``headers`` are by lower-case name.
@@ -276,8 +272,25 @@ class Auth:
         ledger.patience = WAIT_SECONDS
         return ledger
 
+    async def admit(self, client: ApiClient) -> Mapping[str, str]:
+        """Count a request of a client; return headers that say what is left of its rate.
+
+        Raises:
+            HttpError: the rate limit is exceeded; the request does not count.
+        """
+        if not client.rate.exists:
+            return {}
+        state = await self._rates.admit(client.name, client.rate)
+        state.check()
+        return state.headers
+
+    def ended(self, client: ApiClient, spent: Usage) -> None:
+        """Count the tokens of an ended request for the rate of its key."""
+        if client.rate.tokens is not None and spent.written_tokens:
+            self._rates.add_tokens(client.name, spent.written_tokens)
+
     def authenticate(self, headers: Mapping[str, str]) -> ApiClient:
-        """The client that sends these headers, which are by lower-case name.
+        """The client that sends these headers, which are by lower-case name, if its key is in the configuration.
 
         Raises:
             HttpError: the key is missing or unknown, or as `check_host`.
@@ -285,11 +298,7 @@ class Auth:
         self.check_host(headers)
         if not self._requires_key:
             return self._anonymous
-        scheme, _, given = headers.get("authorization", "").partition(" ")
-        given = given if scheme.lower() == "bearer" else headers.get("x-api-key", "")  # as Anthropic's clients send it
-        if not given.strip():
-            raise HttpError(401, "the key is missing; send Authorization: Bearer KEY", code="invalid_api_key")
-        hashed, found = digest(given.strip()), None
+        hashed, found = _hash_in(headers), None
         for sha256, client in self._clients:  # compare all, so the time does not depend on the key
             if hmac.compare_digest(sha256, hashed):
                 found = client
@@ -303,10 +312,52 @@ class Auth:
         Known keys never wait.
         """
         try:
-            return self.authenticate(headers)
+            try:
+                return self.authenticate(headers)
+            except UnknownKeyError:
+                if self._keys is None:
+                    raise
+                return await self._of_store(self._keys, _hash_in(headers))
         except UnknownKeyError:
             await self._failed.wait(address)
             raise
+
+    async def _of_store(self, keys: SharedKeys, hashed: str) -> ApiClient:
+        """The client of a key in the store, as the store has it now.
+
+        If the store does not answer, a key that was valid before and has no budget is still accepted.
+
+        Raises:
+            UnknownKeyError: the key is unknown, or revoked.
+            HttpError: the store does not answer.
+        """
+        try:
+            key = await keys.find(hashed)
+        except BankError as error:
+            for known, client in self._stored.values():
+                if known.sha256 == hashed and not client.limited:
+                    return client
+            raise http_error(error, ()) from None
+        if key is None or key.name in {client.name for _, client in self._clients}:
+            raise UnknownKeyError(401, "the key is unknown", code="invalid_api_key")
+        before = self._stored.get(key.name)
+        if before is None or before[0] != key:  # an account has one ledger in a process
+            client = self._client(key, None if before is None else before[1].ledger)
+            before = self._stored[key.name] = (key, client)
+        return before[1]
+
+
+def _hash_in(headers: Mapping[str, str]) -> str:
+    """The hash of the key in a request.
+
+    Raises:
+        HttpError: the key is missing.
+    """
+    scheme, _, given = headers.get("authorization", "").partition(" ")
+    given = given if scheme.lower() == "bearer" else headers.get("x-api-key", "")  # as Anthropic's clients send it
+    if not given.strip():
+        raise HttpError(401, "the key is missing; send Authorization: Bearer KEY", code="invalid_api_key")
+    return digest(given.strip())
 
 
 def address_of(request: HTTPConnection) -> str:

@@ -6,7 +6,6 @@ import asyncio
 import hashlib
 import json
 import secrets
-import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -120,7 +119,7 @@ class Calls:
     async def _begin(self, context: RequestContext, path: str) -> tuple[HistoryEntry, Mapping[str, Any]]:
         """Parse a request, check its rate limit, and add it to the history."""
         body = parse_json(context.raw, context.headers)
-        context.client.check_rate_limit(time.monotonic())
+        context.writer.headers = await self._gateway.auth.admit(context.client)
         entry = context.entry = self._gateway.history.begin(context.client, f"/v1/{path}", body)
         entry.method, entry.model = await method_of(body, context.headers.get(HEADER), self._gateway.upstreams.names)
         if context.client.limited or (entry.method is not None and limits_spending(entry.method.budget)):

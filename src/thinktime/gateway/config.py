@@ -21,8 +21,8 @@ from thinktime.models.remote.protocol import root_and_api
 
 LEAST_KEY = 16
 """Least characters of a key; a shorter one can be guessed."""
-MOST_A_MINUTE = 100_000
-"""Largest rate limit; the time of each request of a minute is kept."""
+MOST_A_MINUTE, MOST_TOKENS = 100_000, 10**12
+"""Largest rate limits, in requests and in tokens a minute."""
 LOG_LEVELS, LOG_FORMATS = ("debug", "info", "warning", "error"), ("text", "json")
 MOST_WEIGHT = 1e6
 """Largest weight of an upstream."""
@@ -40,6 +40,7 @@ class Key:
         budget: limit of all requests with this key since the server started, or since the bank was created if there is
             one; its seconds limit each request.
         requests_per_minute: most requests in any 60 seconds.
+        tokens_per_minute: a request is refused while those that ended in the last 60 seconds have written so many.
         sees_all: whether the page shows this key the requests of all keys.
     """
 
@@ -47,6 +48,7 @@ class Key:
     sha256: str = field(repr=False)
     budget: Budget = field(default_factory=Budget)
     requests_per_minute: int | None = None
+    tokens_per_minute: int | None = None
     sees_all: bool = False
 
     def __post_init__(self) -> None:
@@ -55,9 +57,9 @@ class Key:
         if self.name.startswith("("):
             raise InputError("keys", self.name, "a name in parentheses is an account of the gateway itself; rename it")
         _refuse_flops(f"keys.{self.name}.budget", self.budget)
-        if self.requests_per_minute is not None and not 1 <= self.requests_per_minute <= MOST_A_MINUTE:
-            fix = f"give 1 or more, up to {MOST_A_MINUTE}"
-            raise InputError(f"keys.{self.name}.requests_per_minute", self.requests_per_minute, fix)
+        for setting, most in (("requests_per_minute", MOST_A_MINUTE), ("tokens_per_minute", MOST_TOKENS)):
+            if (value := getattr(self, setting)) is not None and not 1 <= value <= most:
+                raise InputError(f"keys.{self.name}.{setting}", value, f"give 1 or more, up to {most}")
 
 
 @dataclass(frozen=True)
@@ -156,6 +158,8 @@ class GatewayConfig:
         request_seconds: longest time of a request; a search then gives the best answer so far.
         drain_seconds: how long running requests may go on after a signal to stop; then they get a 503.
         bank: keeps samples and spending: a file, or ``postgresql://USER@HOST/DATABASE``, which several gateways share.
+        key_store: keys of `thinktime keys` and rates, for all gateways that share it: a file, or
+            ``postgresql://USER@HOST/DATABASE``.
         calibration: file of `thinktime calibrate` that ``auto`` of clients follows where it fits.
         models: models by role, for methods that use several; the model of a request is ``main``.
         scorers: scorers by role; ``main`` is the one of methods that use one.
@@ -184,6 +188,7 @@ class GatewayConfig:
     request_seconds: float = 600
     drain_seconds: float = 30
     bank: Path | str | None = None
+    key_store: Path | str | None = None
     calibration: Path | None = None
     models: Mapping[str, Endpoint] = field(default_factory=dict)
     scorers: Mapping[str, Endpoint] = field(default_factory=dict)
@@ -215,10 +220,15 @@ class GatewayConfig:
         for origin in self.cors_origins:
             if origin != "*" and not re.fullmatch(r"https?://[^/\s@?#*]+", origin):
                 raise InputError("cors_origin", origin, "write https://HOST or http://HOST:PORT without a path, or *")
-        if "*" in self.cors_origins and not self.keys:
+        if "*" in self.cors_origins and not self.has_keys:
             raise InputError("cors_origin", "*", "without a key any page could use the gateway; add one, see --new-key")
-        if not self.keys and not is_loopback(self.host):
+        if not self.has_keys and not is_loopback(self.host):
             raise InputError("host", self.host, "without a key it serves only this machine; add one, see --new-key")
+
+    @property
+    def has_keys(self) -> bool:
+        """Whether clients need a key."""
+        return bool(self.keys) or self.key_store is not None
 
     @property
     def upstreams(self) -> tuple[UpstreamConfig, ...]:
@@ -294,7 +304,7 @@ def given_key(text: str) -> Key:
 
 
 _NUMBERS = ("port", "max_tokens", "max_samples", "max_body", "request_seconds", "drain_seconds")
-_KINDS = {"requests_per_minute": int, "sees_all": bool}
+_KINDS = {"requests_per_minute": int, "tokens_per_minute": int, "sees_all": bool}
 """Settings of a key that are not text."""
 
 
@@ -352,8 +362,17 @@ def _keys(table: object) -> Iterable[Key]:
                 raise UnknownNameError(f"keys.{name}", setting, known)
             _check(f"keys.{name}.{setting}", value, (_KINDS.get(setting, str),))
         budget = Budget.parse(settings["budget"]) if "budget" in settings else Budget()
-        rate, sees_all = settings.get("requests_per_minute"), settings.get("sees_all", False)
-        yield Key(name, settings["sha256"], budget, rate, sees_all)
+        yield Key(**{**settings, "name": name, "budget": budget})
+
+
+def stored_key(name: str, sha256: str, settings: Mapping[str, Any]) -> Key:
+    """A key of a store.
+
+    Raises:
+        InputError: a setting is unknown or wrong.
+    """
+    (key,) = _keys({name: {**settings, "sha256": sha256}})
+    return key
 
 
 def _endpoints(kind: str, table: object) -> Iterable[tuple[str, Endpoint]]:

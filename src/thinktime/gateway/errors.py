@@ -43,6 +43,7 @@ class HttpError(Exception):
         param: the field of the request that is wrong.
         code: a name for programs.
         retry_after: seconds until a retry may succeed.
+        more_headers: of the reply.
     """
 
     def __init__(
@@ -53,7 +54,9 @@ class HttpError(Exception):
         param: str | None = None,
         code: str | None = None,
         retry_after: float | None = None,
+        more_headers: Mapping[str, str] | None = None,
     ) -> None:
+        self._more_headers = more_headers or {}
         message = cut(message, MESSAGE)
         super().__init__(message)
         self.status, self.message, self.param, self.code, self.retry_after = status, message, param, code, retry_after
@@ -71,8 +74,13 @@ class HttpError(Exception):
 
     @property
     def headers(self) -> dict[str, str]:
-        """Retry-After, in whole seconds."""
-        return {} if self.retry_after is None else {"Retry-After": str(math.ceil(self.retry_after))}
+        """Retry-After, in whole seconds, and what else the reply says."""
+        wait = {} if self.retry_after is None else {"Retry-After": str(math.ceil(self.retry_after))}
+        return wait | dict(self._more_headers)
+
+
+class UnknownKeyError(HttpError):
+    """The request has a key that is unknown or revoked."""
 
 
 @dataclass(frozen=True)

@@ -73,6 +73,7 @@ class RouteHandler:
             if context.entry is not None:
                 gateway.history.end(context.entry, context.writer.status)
                 metrics.charge(context.entry.client.name, context.entry.ledger.spent)
+                gateway.auth.ended(context.entry.client, context.entry.ledger.spent)
             log_request(scope["method"], path, context.writer.status, began, context.entry)
             metrics.answered.labels(path, context.strategy, context.writer.status).inc()
             metrics.seconds.labels(path, context.strategy).observe(time.monotonic() - began)

@@ -9,13 +9,16 @@ from typing import TYPE_CHECKING
 
 from thinktime import strategies
 from thinktime.bank.database import is_url
+from thinktime.bank.keys import KeyStore
 from thinktime.bank.store import Bank
 from thinktime.core.journal import Journal
 from thinktime.core.protocols import Scorer
 from thinktime.gateway.auth import Auth
 from thinktime.gateway.config import GatewayConfig
 from thinktime.gateway.history import History
+from thinktime.gateway.keys import SharedKeys, StoreThread
 from thinktime.gateway.metrics import Metrics
+from thinktime.gateway.rates import LocalRates, SharedRates
 from thinktime.gateway.roles import Roles
 from thinktime.gateway.searching import refuse_large
 from thinktime.gateway.tracing import Tracing
@@ -41,7 +44,7 @@ class Gateway:
         self._closing: tuple[Callable[[], None], ...] = ()
         if config.bank is not None:
             self._open_bank(config.bank)
-        self.auth = Auth(config, self.bank, self.keeper)
+        self.auth = Auth(config, self.bank, self.keeper, *self._open_keys(config))
         self.probes = self.auth.account(PROBES)
         self.tracing = Tracing()
         self.upstreams = Upstreams(config.upstreams, config.fallbacks, self.tracing.sampling, config.request_seconds)
@@ -69,6 +72,16 @@ class Gateway:
             self.keeper = Keeper(Accounts(str(place)))
             self.journal = journal = SharedJournal(self.bank)
             self._closing = (self.keeper.close, journal.close)
+
+    def _open_keys(self, config: GatewayConfig) -> tuple[SharedKeys | None, LocalRates]:
+        """Open the keys in a store. Rates are there too, or else in a bank that several gateways share."""
+        shared = config.bank if config.bank is not None and is_url(config.bank) else None
+        place = shared if config.key_store is None else config.key_store
+        if place is None:
+            return None, LocalRates()
+        thread = StoreThread(KeyStore(place))
+        self._closing = (*self._closing, thread.close)
+        return None if config.key_store is None else SharedKeys(thread), SharedRates(thread)
 
     async def close(self) -> None:
         """Close all connections and the bank."""
