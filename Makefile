@@ -1,6 +1,7 @@
 # make demo   five strategies on the shipped model, in a few minutes, and a picture of the same on pictures
 # make demo-real   four strategies on a real model of 0.5 billion parameters and ten problems of GSM8K; asks before it downloads
 # make test   lint, strict type check, tests
+# make light PYTHON=python3.13   the tests that need no torch, on another Python
 # make fuzz   the property tests of odd inputs with random examples, for a long time; EXAMPLES=20000 for longer
 # make docs   the site, in build/site; a warning is an error
 # make bench  speed, side by side with peers
@@ -13,7 +14,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo demo-real test lint fuzz docs bench experiment dist release-check browser bubblewrap postgres lock clean
+.PHONY: demo demo-real test lint light fuzz docs bench experiment dist release-check browser bubblewrap postgres lock clean
 
 demo: $(READY)
 	$(BIN)/thinktime demo
@@ -28,6 +29,15 @@ lint: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+
+# search, bank, strategies, gateway and remote models; local models need torch
+LIGHT := answers architecture bank budget deploy environments gateway_budgets parts project remote sandbox scores search selection strategies trace
+OTHER := build/$(notdir $(PYTHON))
+light:
+	$(PYTHON) -m venv $(OTHER)
+	$(OTHER)/bin/pip install --quiet -c constraints.txt -e '.[serve,bench]' hypothesis markdown-it-py packaging pytest pyyaml
+	$(OTHER)/bin/python -m compileall -q src tests experiments benchmarks training
+	$(OTHER)/bin/python -m pytest $(LIGHT:%=tests/test_%.py)
 
 EXAMPLES ?= 5000
 fuzz: $(READY)

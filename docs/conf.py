@@ -23,6 +23,7 @@ include_patterns = [
     "docs/**.md",
     "experiments/README.md",
     "experiments/*/README.md",
+    "deploy/README.md",
     "examples/README.md",
     "tests/corpus/README.md",
     "training/LOG.md",

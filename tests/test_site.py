@@ -42,8 +42,10 @@ NOT_RUN = {
     "(models|data) pull": "downloads",
     "--model ~/|/pooling": "needs a model of the reader",
     "python -m": "takes minutes or hours",
-    "make (test|release)": "tests and builds everything",
+    "make (test|light|release|dist)": "tests and builds everything",
     "^git |twine": "publishes",
+    "podman|docker|helm|systemctl": "needs a container runtime, a cluster or systemd",
+    "^python3.11 -m venv|/opt/thinktime|^install ": "installs the gateway as a service",
     "--install-completion": "changes the settings of the user's shell",
     "doctor pocket": "compares with transformers, which takes seconds; tests/test_doctor.py runs it",
 }

@@ -125,7 +125,8 @@ def fault(kind: Any) -> str:
 
 def known() -> dict[str, type[Any]]:
     """Every strategy by name: the built-in ones, and those of installed packages under other names."""
-    return installed("strategies", fault=fault) | BUILT_IN
+    of_packages = installed("strategies", fault=fault)
+    return BUILT_IN | {name: kind for name, kind in of_packages.items() if name not in BUILT_IN}
 
 
 def find(name: str) -> type[Any]:
