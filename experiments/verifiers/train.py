@@ -8,8 +8,9 @@ weigh the same.
 
 The head is logistic regression on the states of one layer. Layer and penalty are options, and nothing is chosen by the
 result; ``--grid`` prints the AUC of other values. The head is trained on the first half of the problems, or on all of
-them if ``--test`` names other problems. ``--scores`` gets the scores of all problems, each by a head that was trained
-on four fifths of the other problems. The head's file has what it takes to repeat this.
+them if ``--test`` names other problems. ``--scores`` gets the scores of these other problems. Without them it gets the
+scores of all problems, each by a head that was trained on four fifths of the other problems. The head's file has what
+it takes to repeat this.
 """
 
 from __future__ import annotations
@@ -66,18 +67,18 @@ class Examples:
         return 1.0 / counts[self.sample].double()
 
 
-def named(export: Path, folder: Path, n: int) -> Iterator[tuple[Sampled, int, Tensor]]:
+def named(export: Path, folder: Path) -> Iterator[tuple[Sampled, int, Tensor]]:
     """The samples of an export whose states are in a folder: problem, place, states ``[lines, layers, hidden]``."""
-    for problem in judged_pool(export, n).problems:
+    for problem in judged_pool(export).problems:
         file = folder / f"{problem.id}.safetensors"
         if file.exists():
             for key, states in load_file(file).items():
                 yield problem, int(key), states.float()
 
 
-def examples(export: Path, folder: Path, n: int) -> Examples:
+def examples(export: Path, folder: Path) -> Examples:
     """The prefixes of these samples."""
-    parts = list(named(export, folder, n))
+    parts = list(named(export, folder))
     if not parts:
         sys.exit(f"states={str(folder)!r}: no states of this export are there; run experiments.verifiers.collect")
     numbers = {id: number for number, id in enumerate(dict.fromkeys(problem.id for problem, *_ in parts))}
@@ -182,17 +183,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("export", type=Path)
     parser.add_argument("--states", type=Path, required=True)
-    parser.add_argument("--samples", type=int, default=8, help="of each problem of the export")
     parser.add_argument("--test", type=Path, nargs=2, metavar=("EXPORT", "STATES"), help="held-out problems")
     parser.add_argument("--layer", type=int, choices=LAYERS, default=15)
     parser.add_argument("--penalty", type=float, default=0.01, help="of the squared weights on standardised states")
     parser.add_argument("--grid", action="store_true", help="print the AUC of all layers and some penalties")
-    parser.add_argument("--scores", type=Path, help="write cross-fitted scores of all samples here")
+    parser.add_argument(
+        "--scores", type=Path, help="write scores of all samples here: of the held-out ones, else cross-fitted"
+    )
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
-    header, everything = header_of(args.export), examples(args.export, args.states, args.samples)
+    header, everything = header_of(args.export), examples(args.export, args.states)
     if args.test:
-        train, held_out = everything, examples(args.test[0], args.test[1], args.samples)
+        train, held_out = everything, examples(*args.test)
     else:
         train, held_out = halves(everything)
     layer = LAYERS.index(args.layer)
@@ -223,9 +225,11 @@ def main() -> None:
     tensors = {"weight": head.weight.float(), "bias": torch.tensor([head.bias]).float()}
     save_file(tensors, args.out, metadata)
     print(json.dumps(about, indent=1))
-    if args.scores:
+    if args.scores and args.test:
+        _write_scores(args.scores, list(named(*args.test)), head(held_out))
+    elif args.scores:
         logits = cross_fitted(everything, layer, args.penalty)
-        _write_scores(args.scores, list(named(args.export, args.states, args.samples)), scale * logits + offset)
+        _write_scores(args.scores, list(named(args.export, args.states)), scale * logits + offset)
         print(json.dumps({"cross-fitted": report(everything, logits)}))
     for other, penalty in product(range(len(LAYERS)), PENALTIES) if args.grid else ():
         area = report(everything, cross_fitted(everything, other, penalty))["within"]
