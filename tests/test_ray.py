@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
@@ -65,8 +66,9 @@ def folder(tmp_path: Path, installed: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 def files(*options: str) -> tuple[str, str, str]:
     """What a bench writes, and what it says."""
-    code, _, errors = ran(*BENCH, *options)
+    code, out, errors = ran(*BENCH, "--json", *options)
     assert code == 0, errors
+    assert json.loads(out)["complete"]
     result, samples = (Path("run", name).read_text() for name in ("result.json", "samples.jsonl"))
     return result, samples, errors
 

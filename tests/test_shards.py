@@ -82,6 +82,8 @@ def test_parts_that_write_one_postgres_bank_need_no_merge(postgres: PostgresServ
     drawn = ray_words.drawn()
     joined = bench("--out", "run", "--bank", url)
     assert ray_words.drawn() == drawn and joined["complete"]
+    assert ran("bank", "merge", url, "copy.db")[1] == f"copy.db: {len(drawn)} samples, {len(drawn)} new\n"
+    assert bench("--out", "copy", "--bank", "copy.db")["runs"] == joined["runs"] and ray_words.drawn() == drawn
     assert joined["runs"] == json.loads(whole())["runs"]
 
 

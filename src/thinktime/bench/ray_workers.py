@@ -370,7 +370,7 @@ class _Worker:
         self._make, place, folder = cloudpickle.loads(parts)
         with suppress(OSError):
             os.chdir(folder)  # on this machine, relative paths mean the same then
-        with TemporaryDirectory() as files:  # open files stay until the process ends, also if it is killed
+        with TemporaryDirectory(ignore_cleanup_errors=True) as files:  # open files go with the process, also if killed
             self._bank = _SendingBank(Path(files) / "bank.db", mailbox)
         self._bank.place = place
 

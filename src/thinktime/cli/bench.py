@@ -7,6 +7,7 @@ import json
 import signal
 import sys
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import redirect_stdout
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -356,10 +357,10 @@ def _run_on_ray(
     out: Path,
     accept: Callable[[Mapping[str, Any]], None],
 ) -> Results:
-    """Run on a cluster."""
+    """Run on a cluster. Ray prints messages about lost workers; the standard output is for the result alone."""
     from thinktime.bench import ray_workers
 
-    with _Bar(len(entries) * len(task.problems)) as bar:
+    with redirect_stdout(sys.stderr), _Bar(len(entries) * len(task.problems)) as bar:
         try:
             return ray_workers.run(
                 cluster,
