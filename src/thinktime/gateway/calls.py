@@ -40,7 +40,7 @@ from thinktime.gateway.tracing import outcome_attributes, request_attributes
 from thinktime.gateway.upstream import Target, models_in
 from thinktime.gateway.upstreams import ServedGenerator
 from thinktime.generators.openai import COMPLETION_LIMIT, ProbeKind
-from thinktime.models.remote.client import OnEvent, RemoteError, UnreadableError
+from thinktime.models.remote.client import OnEvent, RefusedError, RemoteError, UnreadableError
 from thinktime.models.remote.protocol import Api
 from thinktime.planning.auto import Auto
 
@@ -143,7 +143,7 @@ class Calls:
             try:
                 await self._proxy_to(target, context, entry, path, body, last=False)
             except ThinktimeError as error:
-                if context.writer.status or not (moves_on(error) or isinstance(error, UnreadableError)):
+                if context.writer.status or not (moves_on(error) or isinstance(error, RefusedError | UnreadableError)):
                     raise
                 target.pause(error)
             else:
