@@ -224,7 +224,8 @@ def _create(connection: psycopg.Connection[Row]) -> None:
     """Create the tables if there are none. Processes that open a new store at once take turns."""
     with connection.transaction():
         connection.execute("SELECT pg_advisory_xact_lock(hashtext('thinktime'))")
-        connection.execute(TABLES.format(real="DOUBLE PRECISION"))
+        if connection.execute("SELECT to_regclass('rates') IS NULL").fetchone() == (True,):
+            connection.execute(TABLES.format(real="DOUBLE PRECISION"))
 
 
 @contextmanager

@@ -244,6 +244,11 @@ class GatewayConfig:
         return bool(self.keys) or self.key_store is not None
 
     @property
+    def has_rates(self) -> bool:
+        """Whether a key in the configuration has a rate limit."""
+        return any(key.requests_per_minute or key.tokens_per_minute for key in self.keys)
+
+    @property
     def upstreams(self) -> tuple[UpstreamConfig, ...]:
         """All upstreams. A single one without a table is named ``upstream`` and takes all models."""
         if isinstance(self.upstream, str):
@@ -276,7 +281,7 @@ class GatewayConfig:
             raise InputError("workers", self.workers, f"a bank in a file has one process; {fix}")
         if self.key_store is not None or any(map(limits_spending, (self.budget, *(key.budget for key in self.keys)))):
             raise InputError("workers", self.workers, f"budgets of keys or of the gateway need a shared bank; {fix}")
-        if any(key.requests_per_minute or key.tokens_per_minute for key in self.keys):
+        if self.has_rates:
             raise InputError("workers", self.workers, f"rates need a shared bank; {fix}")
 
     def shown(self) -> dict[str, Any]:

@@ -104,8 +104,9 @@ class Gateway:
 
     def _open_keys(self, config: GatewayConfig) -> tuple[SharedKeys | None, LocalRates]:
         """Open the keys in a store. Rates are there too, or else in a bank that several gateways share."""
-        shared = config.bank if config.bank is not None and is_url(config.bank) else None
-        place = shared if config.key_store is None else config.key_store
+        place = config.key_store
+        if place is None and config.bank is not None and is_url(config.bank) and config.has_rates:
+            place = config.bank
         if place is None:
             return None, LocalRates()
         thread = StoreThread(KeyStore(place))
