@@ -9,6 +9,7 @@ import subprocess
 import threading
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -51,8 +52,9 @@ def test_a_killed_process_is_replaced_and_a_signal_drains_all(tmp_path: Path) ->
     def kept() -> float:
         return sum(counted(file.read_text()) for file in tmp_path.glob("thinktime-*/*") if not file.suffix)
 
-    with Running() as endpoint:
+    with Running() as endpoint, ExitStack() as ending:
         program = serve("--upstream", endpoint.url, "--port", "0", "--workers", "2", TMPDIR=str(tmp_path))
+        ending.callback(program.kill)
         assert program.stdout is not None
         url = program.stdout.readline().split()[0].removesuffix("/v1")
         assert eventually(lambda: len(processes_of(program)) == 2)
