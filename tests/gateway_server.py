@@ -115,6 +115,6 @@ def serve(*options: str, **environment: str) -> subprocess.Popen[str]:
 
 def answered(gateway: Serving) -> set[tuple[str, str, str]]:
     """Path, strategy and status of the requests that the metrics count."""
-    families = text_string_to_metric_families(gateway.gateway.metrics.text([]).decode())
+    families = text_string_to_metric_families(gateway.gateway.metrics.text({}).decode())
     samples = [sample for family in families for sample in family.samples if sample.name == "thinktime_requests_total"]
     return {(sample.labels["path"], sample.labels["strategy"], sample.labels["status"]) for sample in samples}

@@ -81,9 +81,10 @@ def test_a_model_is_known_by_its_alias(pair: Pair, model: str) -> None:
 
 
 @pytest.mark.parametrize("model", ["small", "single/small", "majority:n=4/small"])
-@pytest.mark.parametrize("fault", ["unreachable", "503", "429:3600"])
+@pytest.mark.parametrize("fault", ["unreachable", "503", "429:3600", "another key"])
 def test_the_next_upstream_answers_if_one_fails(pair: Pair, fault: str, model: str) -> None:
     gateway = pair.start(NOWHERE if fault == "unreachable" else None)
+    pair.one.key = "a key that the gateway does not have" if fault == "another key" else None
     pair.one.faults.extend([fault] * 100)
     status, answer, _ = gateway.ask({**PLAIN, "model": model})
     assert status == 200 and drawn(pair.two) >= 1

@@ -113,6 +113,16 @@ def test_a_key_of_the_file_has_its_rate_in_the_store_too(place: str, endpoint: F
         taken.close()
 
 
+def test_gateways_on_a_postgres_bank_count_the_rates_of_the_file_together(
+    endpoint: FakeEndpoint, request: pytest.FixtureRequest
+) -> None:
+    keys = (Key("ann", digest(KEY), requests_per_minute=2),)
+    bank = request.getfixturevalue("postgres").bank()
+    with ExitStack() as running:
+        gateways = [running.enter_context(Serving(endpoint.url, bank=bank, keys=keys)) for _ in range(3)]
+        assert [gateway.ask(PLAIN, **of(KEY))[0] for gateway in gateways] == [200, 200, 429]
+
+
 def test_spending_of_a_stored_key_is_kept_in_the_bank(tmp_path: Path, endpoint: FakeEndpoint) -> None:
     keys = store(str(tmp_path / "keys.db"), "ann", ANN, budget="70tok")
     settings: dict[str, Any] = {"key_store": str(tmp_path / "keys.db"), "bank": tmp_path / "bank.db"}

@@ -2,4 +2,5 @@
 
 from thinktime.cli import run
 
-run()
+if __name__ == "__main__":  # a process that it starts imports this file too
+    run()

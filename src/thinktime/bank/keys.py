@@ -148,10 +148,11 @@ class _FileRows:
         self._turn = threading.Lock()
         with _named("open"):
             path.parent.mkdir(parents=True, exist_ok=True)
+            if not path.exists():
+                path.touch(mode=0o600)  # only its owner reads it
             self._connection = sqlite3.connect(
                 path, timeout=WAIT_SECONDS, isolation_level=None, check_same_thread=False
             )
-            path.chmod(0o600)
             self._connection.execute("PRAGMA journal_mode=WAL")
             self._connection.execute("PRAGMA synchronous=NORMAL")
             self._connection.executescript(TABLES.format(real="REAL"))
@@ -223,7 +224,8 @@ def _create(connection: psycopg.Connection[Row]) -> None:
     """Create the tables if there are none. Processes that open a new store at once take turns."""
     with connection.transaction():
         connection.execute("SELECT pg_advisory_xact_lock(hashtext('thinktime'))")
-        connection.execute(TABLES.format(real="DOUBLE PRECISION"))
+        if connection.execute("SELECT to_regclass('rates') IS NULL").fetchone() == (True,):
+            connection.execute(TABLES.format(real="DOUBLE PRECISION"))
 
 
 @contextmanager

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -27,6 +28,10 @@ def serve(
     ] = None,
     host: Annotated[str | None, typer.Option(help="Where to listen; beyond this machine only with a key.")] = None,
     port: Annotated[int | None, typer.Option(help="Default 8080; 0 takes any that is free.")] = None,
+    workers: Annotated[
+        int | None,
+        typer.Option(help="Processes that serve the port together; budgets then need --bank postgresql://…."),
+    ] = None,
     config: Annotated[Path | None, typer.Option(help="TOML file of settings and keys; options here win.")] = None,
     key: Annotated[
         str | None,
@@ -103,7 +108,7 @@ def serve(
     settings: dict[str, Any] = {} if config is None else read_config(config)
     given: dict[str, Any] = {"upstream": upstream, "host": host, "port": port, "max_tokens": max_tokens, "bank": bank}
     given |= {"log_level": log_level, "log_format": log_format, "access_log": access_log, "calibration": calibration}
-    given["key_store"] = key_store
+    given |= {"key_store": key_store, "workers": workers}
     settings |= {name: value for name, value in given.items() if value is not None}
     if budget is not None:
         settings["budget"] = Budget.parse(budget)
@@ -126,7 +131,9 @@ def serve(
         return
     from thinktime.gateway.server import serve as serve_forever
 
-    serve_forever(made_config, _scorer(scorer, made_config.upstreams, scorer_name, scorer_price))
+    make_scorer = partial(_scorer, scorer, made_config.upstreams, scorer_name, scorer_price)
+    if status := serve_forever(made_config, make_scorer):
+        raise typer.Exit(status)
 
 
 def _scorer(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
@@ -48,7 +49,12 @@ def application(gateway: Gateway) -> Starlette:
 
     @asynccontextmanager
     async def living(_: Starlette) -> AsyncIterator[None]:
+        keeping = None
+        if gateway.snapshots is not None:
+            keeping = asyncio.create_task(gateway.keep_metrics(gateway.snapshots))
         yield
+        if keeping is not None:
+            keeping.cancel()
         await gateway.close()
 
     return Starlette(
@@ -63,7 +69,7 @@ def application(gateway: Gateway) -> Starlette:
             Route("/metrics", handled(calls.metrics), methods=["GET"]),
             Route("/health", _health, methods=["GET"]),
             Route("/ready", ready, methods=["GET"]),
-            *Page(gateway.auth, gateway.history, gateway.probes).routes,
+            *Page(gateway.auth, gateway.history, gateway.probes, gateway.config.workers).routes,
         ],
         middleware=[Middleware(HeadCheck), *_cors(gateway.config.cors_origins)],
         exception_handlers={HTTPException: _no_such},

@@ -18,7 +18,7 @@ from thinktime.bank.store import Bank
 from thinktime.core.errors import BankError
 from thinktime.core.ledger import Ledger, Reservation
 from thinktime.core.usage import Budget, Usage, total
-from thinktime.gateway.config import GatewayConfig, Key, digest
+from thinktime.gateway.config import GatewayConfig, Key, digest, limits_spending
 from thinktime.gateway.errors import HttpError, UnknownKeyError, http_error
 from thinktime.gateway.limits import (
     ADDRESSES,
@@ -38,8 +38,6 @@ from thinktime.models.remote.limits import Room
 if TYPE_CHECKING:
     from thinktime.gateway.keys import SharedKeys
     from thinktime.gateway.shared import Keeper
-
-_UNLIMITED = Budget()
 
 
 @dataclass(eq=False)
@@ -371,11 +369,6 @@ def _name_in(host: str) -> str:
         return urlsplit(f"//{host}").hostname or ""
     except ValueError:
         return ""
-
-
-def limits_spending(budget: Budget) -> bool:
-    """Whether a budget limits anything but seconds."""
-    return budget != _UNLIMITED and replace(budget, seconds=None) != _UNLIMITED
 
 
 async def reserve(ledger: Ledger, worst_case: Usage, wanted: str = "the request; lower max_tokens") -> Reservation:

@@ -19,7 +19,8 @@ from thinktime.core.types import MAIN, Capability
 from thinktime.gateway import messages, responses
 from thinktime.gateway.answers import SampleAnswers
 from thinktime.gateway.asgi import parse_json
-from thinktime.gateway.auth import ApiClient, limits_spending
+from thinktime.gateway.auth import ApiClient
+from thinktime.gateway.config import limits_spending
 from thinktime.gateway.errors import HttpError, busy
 from thinktime.gateway.failover import moves_on
 from thinktime.gateway.handler import Answering, RequestContext
@@ -34,12 +35,12 @@ from thinktime.gateway.replies import Chunks, SearchOutcome
 from thinktime.gateway.request import CompletionRequest, default_max_tokens, read_request
 from thinktime.gateway.responses import Response
 from thinktime.gateway.searching import Progress, search_for, upstreams_of
-from thinktime.gateway.state import PROBES, Gateway
+from thinktime.gateway.state import Gateway
 from thinktime.gateway.tracing import outcome_attributes, request_attributes
 from thinktime.gateway.upstream import Target, models_in
 from thinktime.gateway.upstreams import ServedGenerator
 from thinktime.generators.openai import COMPLETION_LIMIT, ProbeKind
-from thinktime.models.remote.client import OnEvent, RemoteError, UnreadableError
+from thinktime.models.remote.client import OnEvent, RefusedError, RemoteError, UnreadableError
 from thinktime.models.remote.protocol import Api
 from thinktime.planning.auto import Auto
 
@@ -142,7 +143,7 @@ class Calls:
             try:
                 await self._proxy_to(target, context, entry, path, body, last=False)
             except ThinktimeError as error:
-                if context.writer.status or not (moves_on(error) or isinstance(error, UnreadableError)):
+                if context.writer.status or not (moves_on(error) or isinstance(error, RefusedError | UnreadableError)):
                     raise
                 target.pause(error)
             else:
@@ -354,13 +355,7 @@ class Calls:
 
     async def metrics(self, context: RequestContext) -> None:
         """Show the metrics, with the spending that the client may see."""
-        seen = [client for client in self._gateway.auth.clients if context.client.sees(client)]
-        spent = [(client.name, client.ledger.spent) for client in seen]
-        spent += [(PROBES, self._gateway.probes.spent)] if context.client.sees_all else []
-        text = self._gateway.metrics.text(
-            spent, None if self._gateway.keeper is None else self._gateway.keeper.reachable
-        )
-        await context.writer.send(200, text, KIND)
+        await context.writer.send(200, self._gateway.metrics_for(context.client), KIND)
 
 
 async def _until_done(ready: asyncio.Queue[bytes], work: asyncio.Task[SearchOutcome]) -> AsyncIterator[bytes]:

@@ -8,10 +8,11 @@ import re
 import secrets
 import tomllib
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
+from thinktime.bank.database import is_url
 from thinktime.core.errors import InputError, UnknownNameError
 from thinktime.core.types import MAIN
 from thinktime.core.usage import Budget
@@ -26,6 +27,8 @@ MOST_A_MINUTE, MOST_TOKENS = 100_000, 10**12
 LOG_LEVELS, LOG_FORMATS = ("debug", "info", "warning", "error"), ("text", "json")
 MOST_WEIGHT = 1e6
 """Largest weight of an upstream."""
+MOST = {"port": 65_535, "workers": 256, "max_tokens": 1_000_000, "max_samples": 65_536, "max_body": 2**31}
+"""Largest values of settings that are whole numbers."""
 MOST_SECONDS = 86_400
 """Longest time of a request that can be set, in seconds."""
 
@@ -148,6 +151,7 @@ class GatewayConfig:
     Args:
         upstream: the root of an OpenAI-compatible API; or several tables ``[[upstream]]``.
         host, port: the address to listen on; beyond this machine only with a key.
+        workers: processes that serve the port together. Budgets then need a bank in Postgres.
         keys: the clients' keys; without keys everybody on this machine may use the gateway.
         budget: limit of all requests since the server started, or since the bank was created; its seconds limit each
             request.
@@ -179,6 +183,7 @@ class GatewayConfig:
     upstream: str | tuple[UpstreamConfig, ...]
     host: str = "127.0.0.1"
     port: int = 8080
+    workers: int = 1
     keys: tuple[Key, ...] = ()
     budget: Budget = field(default_factory=Budget)
     price: Price | None = None
@@ -203,7 +208,13 @@ class GatewayConfig:
     def __post_init__(self) -> None:
         self._check_upstreams()
         _refuse_flops("budget", self.budget)
-        for name, most in (("port", 65_535), ("max_tokens", 1_000_000), ("max_samples", 65_536), ("max_body", 2**31)):
+        for name, most in (
+            ("port", 65_535),
+            ("max_tokens", 1_000_000),
+            ("max_samples", 65_536),
+            ("max_body", 2**31),
+            ("workers", 256),
+        ):
             value = getattr(self, name)
             if not 0 <= value <= most or (name != "port" and value < 1):
                 raise InputError(name, value, f"give a number up to {most}")
@@ -222,6 +233,8 @@ class GatewayConfig:
                 raise InputError("cors_origin", origin, "write https://HOST or http://HOST:PORT without a path, or *")
         if "*" in self.cors_origins and not self.has_keys:
             raise InputError("cors_origin", "*", "without a key any page could use the gateway; add one, see --new-key")
+        if self.workers > 1:
+            self._check_shared()
         if not self.has_keys and not is_loopback(self.host):
             raise InputError("host", self.host, "without a key it serves only this machine; add one, see --new-key")
 
@@ -229,6 +242,11 @@ class GatewayConfig:
     def has_keys(self) -> bool:
         """Whether clients need a key."""
         return bool(self.keys) or self.key_store is not None
+
+    @property
+    def has_rates(self) -> bool:
+        """Whether a key in the configuration has a rate limit."""
+        return any(key.requests_per_minute or key.tokens_per_minute for key in self.keys)
 
     @property
     def upstreams(self) -> tuple[UpstreamConfig, ...]:
@@ -254,6 +272,18 @@ class GatewayConfig:
                     if name not in known:
                         raise UnknownNameError(f"fallbacks.{model}", name, known)
 
+    def _check_shared(self) -> None:
+        """Refuse what several processes cannot keep together."""
+        if self.bank is not None and is_url(self.bank):
+            return
+        fix = "give --bank postgresql://USER@HOST/DATABASE, or 1"
+        if self.bank is not None:
+            raise InputError("workers", self.workers, f"a bank in a file has one process; {fix}")
+        if self.key_store is not None or any(map(limits_spending, (self.budget, *(key.budget for key in self.keys)))):
+            raise InputError("workers", self.workers, f"budgets of keys or of the gateway need a shared bank; {fix}")
+        if self.has_rates:
+            raise InputError("workers", self.workers, f"rates need a shared bank; {fix}")
+
     def shown(self) -> dict[str, Any]:
         """All settings without secrets, for people: limits and prices are objects, unset ones are left out."""
         settings = asdict(self) | {"upstream_key": None if self.upstream_key is None else "…"}
@@ -267,6 +297,11 @@ def _set(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {name: _set(part) for name, part in value.items() if part is not None}
     return [_set(part) for part in value] if isinstance(value, list | tuple) else value
+
+
+def limits_spending(budget: Budget) -> bool:
+    """Whether a budget limits anything but seconds."""
+    return replace(budget, seconds=None) != Budget()
 
 
 def refuse_role(kind: str, role: str) -> None:
@@ -303,7 +338,7 @@ def given_key(text: str) -> Key:
     return Key("default", digest(text))
 
 
-_NUMBERS = ("port", "max_tokens", "max_samples", "max_body", "request_seconds", "drain_seconds")
+_NUMBERS = (*MOST, "request_seconds", "drain_seconds")
 _KINDS = {"requests_per_minute": int, "tokens_per_minute": int, "sees_all": bool}
 """Settings of a key that are not text."""
 

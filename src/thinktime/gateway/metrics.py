@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
@@ -43,18 +43,17 @@ class Metrics:
         """The value of a sample; 0 if there is none."""
         return self._registry.get_sample_value(f"thinktime_{name}", labels) or 0.0
 
-    def text(self, spent: Iterable[tuple[str, Usage]], reachable: bool | None = None) -> bytes:
+    def text(self, spent: Mapping[str, Usage], reachable: bool | None = None) -> bytes:
         """All metrics as text.
 
         Args:
-            spent: the accounts that the client may see: pairs of a key's name and what its ledger has spent.
+            spent: what the ledgers of the shown accounts have spent, by name.
             reachable: whether a bank of several gateways answers; None if there is none.
         """
-        accounts = dict(spent)
         bank = [] if reachable is None else [GaugeMetricFamily(*BANK, value=reachable)]
-        return generate_latest(_Together([self._registry.collect, lambda: self._spending(accounts), lambda: bank]))
+        return generate_latest(_Together([self._registry.collect, lambda: self._spending(spent), lambda: bank]))
 
-    def _spending(self, accounts: dict[str, Usage]) -> Iterator[Metric]:
+    def _spending(self, accounts: Mapping[str, Usage]) -> Iterator[Metric]:
         kept = CounterMetricFamily(
             "thinktime_spent", "Spending of an account; missing if a part of it is unknown.", labels=("key", "what")
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import time
 from collections.abc import Awaitable, Callable
@@ -45,10 +46,11 @@ class Page:
         auth: authenticates clients.
         history: the last requests.
         probes: the ledger of model probes.
+        workers: number of processes that serve; the page shows the requests of one of them.
     """
 
-    def __init__(self, auth: Auth, history: History, probes: Ledger) -> None:
-        self._auth, self._history, self._probes = auth, history, probes
+    def __init__(self, auth: Auth, history: History, probes: Ledger, workers: int = 1) -> None:
+        self._auth, self._history, self._probes, self._workers = auth, history, probes, workers
         self._began = time.time()
 
     @property
@@ -88,6 +90,8 @@ class Page:
         changed = [entry.row() for entry in seen if entry.version > since or entry.seconds is None]
         shown: dict[str, Any] = {
             "began": self._began,
+            "process": os.getpid(),
+            "processes": self._workers,
             "version": history.version,
             "kept": REQUESTS,
             "oldest": seen[-1].number if seen else None,

@@ -38,6 +38,8 @@ FORWARDED = ("content-type", "retry-after", "x-request-id", "x-ratelimit-", "ope
 """Prefixes of response headers that reach the client."""
 _CONTROLS = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]|^\s|\s$")
 """What the value of a header cannot have."""
+ELSEWHERE = (401, 403, 404, 429)
+"""Statuses below 500 after which another upstream is asked: this one does not know the key or the model, or is busy."""
 TEMPLATE = 1000
 """Upper bound of the prompt tokens that a chat template adds to the bytes of a request."""
 
@@ -86,7 +88,7 @@ async def proxy_request(
                     async with slot, upstream.raw(path, raw, {**sent, **observed.headers}) as response:
                         spent = uncounted(worst)  # until the answer reports its usage
                         reply = ReplyReader(response.content_type == "text/event-stream", body, not counts_all)
-                        refused = not last and (response.status == 429 or response.status >= 500)
+                        refused = not last and (response.status in ELSEWHERE or response.status >= 500)
                         await _forward(response, reply, None if refused else writer)
                     if (counted := await reply.reported()) is not None:
                         usage = {"prompt_tokens": counted.prompt, "completion_tokens": counted.generated}

@@ -8,6 +8,8 @@ import math
 import socket
 import sys
 import threading
+from collections.abc import Callable
+from functools import partial
 
 import uvicorn
 
@@ -47,9 +49,15 @@ def listening(gateway: Gateway) -> ServerConfig:
 class GatewayServer(uvicorn.Server):
     """A server whose running requests end by themselves when it stops, or get a 503 at the end of the drain time."""
 
-    def __init__(self, gateway: Gateway) -> None:
+    def __init__(self, gateway: Gateway, on_ready: Callable[[], None] | None = None) -> None:
         super().__init__(listening(gateway))
-        self._gateway = gateway
+        self._gateway, self._on_ready = gateway, on_ready
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Begin to accept."""
+        await super().startup(sockets)
+        if self._on_ready is not None:
+            self._on_ready()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Stop accepting, and wait for the running requests."""
@@ -109,21 +117,50 @@ def _warn(config: GatewayConfig) -> None:
             print(f"warning: {problem}", file=sys.stderr, flush=True)
 
 
-def serve(config: GatewayConfig, scorer: Scorer | None = None) -> None:
+def announce(config: GatewayConfig, listener: socket.socket) -> None:
+    """Print the address, and warn later of upstreams that do not answer."""
+    host = f"[{config.host.strip('[]')}]" if ":" in config.host else config.host
+    behind = ", ".join(each.url for each in config.upstreams)
+    print(f"http://{host}:{listener.getsockname()[1]}/v1 in front of {behind}", flush=True)
+    threading.Thread(target=_warn, args=(config,), daemon=True).start()  # a slow upstream does not delay the start
+
+
+def run(gateway: Gateway, listener: socket.socket, on_ready: Callable[[], None] | None = None) -> None:
+    """Serve requests in this process until a signal stops it.
+
+    Args:
+        gateway: the state. `allow_descriptors` comes before it.
+        listener: the socket.
+        on_ready: called when it serves.
+    """
+    gc.freeze()  # requests leave few cycles, and collecting them took a sixth of the time under load
+    gc.set_threshold(GARBAGE)
+    server = GatewayServer(gateway, on_ready)
+    configure(gateway.config.log_level, gateway.config.log_format, gateway.config.access_log)
+    server.run([listener])
+
+
+def serve(config: GatewayConfig, make_scorer: Callable[[], Scorer | None]) -> int:
     """Serve requests until a signal stops the process.
+
+    Args:
+        config: the settings.
+        make_scorer: makes the scorer of methods that score. For several processes it has to be picklable.
+
+    Returns:
+        The exit status.
 
     Raises:
         InputError: the address is taken.
         BankError: the bank cannot be opened.
     """
+    if config.workers > 1:
+        from thinktime.gateway.workers import serve_with
+
+        listener = bound(config)
+        return serve_with(config, make_scorer, listener, partial(announce, config, listener))
     allow_descriptors()
-    gateway, listener = Gateway(config, scorer), bound(config)
-    host = f"[{config.host.strip('[]')}]" if ":" in config.host else config.host
-    behind = ", ".join(each.url for each in config.upstreams)
-    print(f"http://{host}:{listener.getsockname()[1]}/v1 in front of {behind}", flush=True)
-    threading.Thread(target=_warn, args=(config,), daemon=True).start()  # a slow upstream does not delay the start
-    gc.freeze()  # requests leave few cycles, and collecting them took a sixth of the time under load
-    gc.set_threshold(GARBAGE)
-    server = GatewayServer(gateway)
-    configure(config.log_level, config.log_format, config.access_log)
-    server.run([listener])
+    gateway, listener = Gateway(config, make_scorer()), bound(config)
+    announce(config, listener)
+    run(gateway, listener)
+    return 0

@@ -13,7 +13,7 @@ from thinktime.bank.keys import KeyStore
 from thinktime.bank.store import Bank
 from thinktime.core.journal import Journal
 from thinktime.core.protocols import Scorer
-from thinktime.gateway.auth import Auth
+from thinktime.gateway.auth import ApiClient, Auth
 from thinktime.gateway.config import GatewayConfig
 from thinktime.gateway.history import History
 from thinktime.gateway.keys import SharedKeys, StoreThread
@@ -21,6 +21,7 @@ from thinktime.gateway.metrics import Metrics
 from thinktime.gateway.rates import LocalRates, SharedRates
 from thinktime.gateway.roles import Roles
 from thinktime.gateway.searching import refuse_large
+from thinktime.gateway.snapshots import SECONDS, Snapshots
 from thinktime.gateway.tracing import Tracing
 from thinktime.gateway.upstreams import Upstreams
 from thinktime.prompts.templates import overridden
@@ -33,9 +34,19 @@ PROBES = "(model probes)"
 
 
 class Gateway:
-    """The state of a gateway. Methods that score use ``scorer``, or else a configured one."""
+    """The state of a gateway.
 
-    def __init__(self, config: GatewayConfig, scorer: Scorer | None = None) -> None:
+    Args:
+        config: the settings.
+        scorer: of methods that score; by default a configured one.
+        folder: where the processes that serve one port keep their metrics; None for one process.
+
+    Raises:
+        InputError: a setting cannot work.
+        BankError: the bank or the store of keys cannot be opened.
+    """
+
+    def __init__(self, config: GatewayConfig, scorer: Scorer | None = None, folder: Path | None = None) -> None:
         self.config, self.scorer = config, scorer
         self.history = History()
         self.bank: Bank | None = None
@@ -51,10 +62,28 @@ class Gateway:
         self.roles = Roles(config, self.upstreams, self.probes, self.tracing.sampling)
         self.prompts = overridden(strategies.prompts(), config.prompts)
         self.metrics = Metrics()
+        self.snapshots = None if folder is None else Snapshots(folder, shared=self.keeper is not None)
         self.running: set[asyncio.Future[None]] = set()
         """The requests that are being answered."""
         if config.calibration is not None:
             refuse_large(config.calibration)
+
+    def metrics_for(self, viewer: ApiClient | None = None) -> bytes:
+        """The metrics as text, with the spending that a client may see; without a client, those of this process."""
+        clients = [client for client in self.auth.clients if viewer is None or viewer.sees(client)]
+        spent = {client.name: client.ledger.spent for client in clients}
+        if viewer is None or viewer.sees_all:
+            spent[PROBES] = self.probes.spent
+        text = self.metrics.text(spent, None if self.keeper is None else self.keeper.reachable)
+        if viewer is None or self.snapshots is None:
+            return text
+        return self.snapshots.merged(text, spent)
+
+    async def keep_metrics(self, snapshots: Snapshots) -> None:
+        """Keep the metrics of this process for the others, again and again."""
+        while True:
+            await asyncio.to_thread(snapshots.write, self.metrics_for())
+            await asyncio.sleep(SECONDS)
 
     def stop(self) -> None:
         """End all requests: the reply is a 503 in the shape of its API."""
@@ -75,8 +104,9 @@ class Gateway:
 
     def _open_keys(self, config: GatewayConfig) -> tuple[SharedKeys | None, LocalRates]:
         """Open the keys in a store. Rates are there too, or else in a bank that several gateways share."""
-        shared = config.bank if config.bank is not None and is_url(config.bank) else None
-        place = shared if config.key_store is None else config.key_store
+        place = config.key_store
+        if place is None and config.bank is not None and is_url(config.bank) and config.has_rates:
+            place = config.bank
         if place is None:
             return None, LocalRates()
         thread = StoreThread(KeyStore(place))

@@ -102,6 +102,7 @@ function list() {
   const rows = new Map(), kept = { began: null, version: 0 };
   const body = h("tbody"), cards = h("div", { class: "cards" }), spent = h("div");
   const empty = h("p", { class: "note" }, "No requests yet. New requests appear here.");
+  const where = h("p", { class: "note", hidden: true });
   const filter = h("input", { type: "search", placeholder: "filter by any text  ( / )", "aria-label": "Filter requests", oninput: sift });
   filter.value = list.filter ?? "";
   const found = h("span", { class: "note", role: "status" });
@@ -141,7 +142,7 @@ function list() {
       request.model, request.answer, request.error, request.finish, request.key, request.path].join(" ").toLowerCase();
   }
 
-  show(cards, h("div", { class: "controls" }, filter, found),
+  show(cards, where, h("div", { class: "controls" }, filter, found),
     h("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "Requests" }, h("table", { id: "requests", class: "one-key no-money" },
       h("caption", { class: "hidden" }, "Requests, newest first"),
       h("thead", {}, h("tr", {}, h("th", { scope: "col" }, "#"), COLUMNS.map(([label, kind]) => h("th", { scope: "col", class: kind }, label)))), body)),
@@ -162,6 +163,8 @@ function list() {
       if (data.keys.length > 1) shown.remove("one-key");
       if (data.requests.some(request => request.usage.dollars > 0)) shown.remove("no-money");
       sift();
+      where.hidden = data.processes === 1;
+      where.textContent = `Process ${data.process}, one of ${data.processes}. Each lists the requests that it answers.`;
       costs(data, rows.size, cards, spent);
       at("forget").hidden = sessionStorage.getItem("key") === null;
       document.title = "thinktime gateway";
