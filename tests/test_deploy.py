@@ -146,8 +146,16 @@ def test_the_container_is_of_the_light_core_without_rights_and_says_whether_it_i
     last = CONTAINER.rpartition("\nFROM ")[2]
     assert re.search(r"^USER [1-9]\d+$", last, re.MULTILINE) and "pip install" not in last
     assert "HEALTHCHECK" in last and "/health" in last and 'ENTRYPOINT ["thinktime", "serve"]' in last
+    copied = re.findall(r"^COPY (?!--)(.*) \S+$", CONTAINER, re.MULTILINE)[0].split()
+    sent = [line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")]
+    assert copied == ["dist/thinktime-*.whl", "constraints.txt"] and sent == ["dist/*.whl", "constraints.txt"]
     check = json.loads(re.findall(r"^ +CMD (\[.*\])$", last, re.MULTILINE)[0])
     compile(check[2], "healthcheck", "exec")
+
+
+def test_files_with_secrets_are_never_committed() -> None:
+    ignored = (ROOT / ".gitignore").read_text().splitlines()
+    assert {"deploy/.env", "deploy/secrets/"} <= set(ignored)
 
 
 def test_the_compose_file_names_files_and_services_that_exist() -> None:
