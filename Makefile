@@ -30,8 +30,8 @@ lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-# search, bank, strategies, gateway and remote models; local models need torch
-LIGHT := answers architecture bank budget deploy environments gateway_budgets parts project remote sandbox scores search selection strategies trace
+# search, bank, gateway and remote models; local models need torch
+LIGHT := answers architecture bank budget deploy environments gateway_budgets parts project remote sandbox scores search selection trace
 OTHER := build/$(notdir $(PYTHON))
 light:
 	$(PYTHON) -m venv $(OTHER)
