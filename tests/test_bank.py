@@ -1,12 +1,13 @@
-"""The bank: append-only, safe after every call, one process at a time, and enough to replay a run without models."""
+"""The bank: safe after every call, one process at a time, and enough to replay a run without models."""
 
 from __future__ import annotations
 
+import json
 import signal
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import product
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from commands import ran
 from toy import PROBLEM, ToyGenerator, ToyScorer, configured, done, drawn, extend, solve, toy_search
 
 from thinktime.bank.sqlite import SqliteFile
@@ -68,6 +70,84 @@ def test_a_sample_is_returned_as_it_was_stored(bank: Bank) -> None:
     found = bank.find_sample("k")
     assert found == sample("\u221a2 \u2260 \U0001f642\n")
     assert found is not None and Usage(**found["usage"]) == USAGE
+
+
+# Compacting
+
+
+def aged(bank: Bank, days: Mapping[str, float]) -> None:
+    """Samples of these ages, each with a score, a verdict and bytes of its own."""
+    states = {key: {"text": key * 50, "picture": key.encode() * 9} for key in days}
+    rows = {key: {"finish": "eos", "usage": USAGE.as_dict(), "passes": 1, "log_weight": 0.0} for key in days}
+    bank.add_samples(PROBLEM, "toy", [(key, {"state": states[key], **rows[key]}) for key in days])
+    bank.add_scores("judge", [(key, Score(0.5, USAGE)) for key in days])
+    for key in days:
+        bank.add_verdict(key, "checker", True)
+    bank.write("UPDATE samples SET at = at - ? WHERE key = ?", [(age, key) for key, age in days.items()])
+    bank.keep_spending("client", USAGE, Usage())
+
+
+def left(bank: Bank) -> str:
+    """The keys of all samples; scores, verdicts and blobs have to be theirs."""
+    keys = [row[0] for row in bank._read("SELECT key FROM samples ORDER BY key")]
+    assert [key for key, _ in bank.scores("judge")] == sorted(bank.verdicts("checker")) == keys
+    assert {row[0] for row in bank._read("SELECT data FROM blobs")} == {key.encode() * 9 for key in keys}
+    assert bank.spending().keys() == {"client"}
+    return "".join(keys)
+
+
+@pytest.mark.parametrize(
+    ("limits", "kept"),
+    [
+        ({"days": 4.5}, "abcd"),
+        ({"days": 2.5}, "ab"),
+        ({"days": 0.5}, ""),
+        ({"size": 10**6}, "abcd"),
+        ({"size": 320}, "ab"),  # a state has about 120 bytes
+        ({"size": 0}, ""),
+        ({"days": 3.5, "size": 200}, "a"),
+    ],
+)
+def test_compacting_removes_the_oldest_samples_with_all_that_is_theirs(
+    bank: Bank, limits: dict[str, Any], kept: str
+) -> None:
+    aged(bank, {"c": 3, "a": 1, "d": 4, "b": 2})
+    assert bank.compact(**limits) == 4 - len(kept)
+    assert left(bank) == kept
+    assert bank.compact(**limits) == 0, "nothing is left to remove"
+
+
+def test_a_bank_is_compacted_by_a_command_and_its_file_gets_smaller(path: Path) -> None:
+    with Bank(path) as bank:
+        bank.add_samples(PROBLEM, "toy", [(f"{number}", sample("x", 4000)) for number in range(300)])
+    before = path.stat().st_size
+    code, out, _ = ran("bank", "compact", str(path), "--larger-than", "100KB", "--json")
+    found = json.loads(out)
+    assert code == 0 and found["removed"] + found["samples"] == 300 and 20 <= found["samples"] <= 25
+    assert path.stat().st_size < before / 4
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        ([], "older_than=None: give --older-than, --larger-than or both"),
+        (["--older-than", "soon"], "older_than='soon': give a number and a unit of h, d, w, as 30d"),
+        (["--older-than", "-3d"], "older_than='-3d': give a number and a unit"),
+        (["--larger-than", "2"], "larger_than='2': give a number and a unit of KB, MB, GB, as 2GB"),
+    ],
+)
+def test_a_limit_that_cannot_be_read_is_refused_before_anything_is_removed(
+    path: Path, words: list[str], reason: str
+) -> None:
+    with Bank(path) as bank:
+        bank.add_samples(PROBLEM, "toy", [("k", sample("x"))])
+    code, _, errors = ran("bank", "compact", str(path), *words)
+    assert (code, errors.count("\n")) == (2, 1) and reason in errors
+    with Bank(path) as bank:
+        assert len(bank) == 1
+
+
+# States with bytes
 
 
 def test_bytes_of_a_state_are_blobs_by_their_content_and_equal_ones_are_stored_once(path: Path) -> None:

@@ -89,6 +89,14 @@ class Database(Protocol):
         """
         ...
 
+    def shrink(self) -> None:
+        """Give the space of removed rows back.
+
+        Raises:
+            DatabaseError: it cannot be done.
+        """
+        ...
+
     def close(self) -> None:
         """Release the database."""
         ...

@@ -136,6 +136,10 @@ class PostgresDatabase:
             raise failed("write", "it is open for reading only", "open it for writing")
         self.run("write", work)
 
+    def shrink(self) -> None:
+        """As `Database.shrink`."""
+        self.run("write", lambda connection: connection.execute("VACUUM"))
+
     def close(self) -> None:
         """Close the connection."""
         self._connection.close()

@@ -114,6 +114,12 @@ class SqliteFile:
                     self.connection.execute("ROLLBACK")
                 raise
 
+    def shrink(self) -> None:
+        """As `Database.shrink`."""
+        with _named_errors("write"):
+            self.connection.execute("VACUUM")
+            self.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
 
 @contextmanager
 def _named_errors(doing: str) -> Iterator[None]:

@@ -1,4 +1,4 @@
-"""The sample bank: an append-only store of generations, scores and verdicts, and of the spending of accounts.
+"""The sample bank: a store of generations, scores and verdicts, and of the spending of accounts.
 
 The key of a sample is a hash of model, problem, sampling, seed and path. So a killed run resumes without repeating a
 finished sample, strategies share samples, and a bank can be replayed without a model.
@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from math import inf
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -288,6 +291,37 @@ class Bank:
             insert = f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({values}) ON CONFLICT DO NOTHING"
             self.write(insert, contents[table])
 
+    def compact(self, days: float | None = None, size: int | None = None) -> int:
+        """Remove the oldest samples with their scores and verdicts, and give the space back.
+
+        Accounts, and the names and files of models, stay.
+
+        Args:
+            days: samples that are older are removed.
+            size: then the oldest ones are removed until the states of the others have at most so many bytes.
+
+        Returns:
+            How many samples are removed.
+
+        Raises:
+            BankError: they cannot be removed.
+        """
+        oldest = -inf if days is None else time.time() / 86_400 + _UNIX_EPOCH - days
+        most, kept, removed = inf if size is None else size, 0, list[Row]()
+        for key, at, length in self._read("SELECT key, at, length(state) FROM samples ORDER BY at DESC, key"):
+            kept += length
+            if at < oldest or kept > most:
+                removed.append((key,))
+        for table in ("readings", "verdicts", "samples"):
+            self.write(f"DELETE FROM {table} WHERE key = ?", removed)
+        states = self._read("SELECT state FROM samples WHERE state LIKE ?", f"%{_BLOB}%")
+        needed = {name for (state,) in states for name in _BLOBS.findall(state)}
+        blobs = {name for (name,) in self._read("SELECT hash FROM blobs")}
+        self.write("DELETE FROM blobs WHERE hash = ?", [(name,) for name in sorted(blobs - needed)])
+        with naming(self.place):
+            self._db.shrink()
+        return len(removed)
+
     def write(self, statement: str, rows: Sequence[Row]) -> None:
         """Run a statement for each row, in one transaction. All changes of a bank go through this method.
 
@@ -317,6 +351,7 @@ class Bank:
 
 
 _BLOB = "$blob"
+_BLOBS = re.compile(r'"\$blob": "([0-9a-f]+)"')
 
 
 def _without_blobs(state: Any, blobs: dict[str, bytes]) -> Any:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
@@ -24,7 +26,10 @@ from thinktime.core.errors import InputError
 from thinktime.core.printable import printable
 from thinktime.core.types import Sampling
 
-bank = typer.Typer(no_args_is_help=True, help="Export, import and merge banks of samples.")
+bank = typer.Typer(no_args_is_help=True, help="Export, import, merge and compact banks of samples.")
+
+DAYS = {"h": 1 / 24, "d": 1.0, "w": 7.0}
+BYTES = {"KB": 10**3, "MB": 10**6, "GB": 10**9}
 
 
 @bank.command("export")
@@ -147,3 +152,45 @@ def merge_banks(
         print(json.dumps({"bank": opened.place, "samples": samples, "new": samples - before}))
         return
     print(f"{opened.place}: {samples:,} samples, {samples - before:,} new")
+
+
+@bank.command("compact")
+def compact_bank(
+    source: Annotated[str, typer.Argument(metavar="BANK", help="A file, or postgresql://USER@HOST/DATABASE.")],
+    older_than: Annotated[str | None, typer.Option(help="Remove older samples: 12h, 30d, 8w.")] = None,
+    larger_than: Annotated[str | None, typer.Option(help="Then remove the oldest ones beyond: 500MB, 2GB.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Remove the oldest samples of a bank.
+
+    Their scores and verdicts go with them. What keys have spent stays. A file must not be in use; gateways may use a
+    database meanwhile.
+    """
+    from thinktime.bank.database import is_url
+    from thinktime.bank.store import Bank
+
+    if older_than is None and larger_than is None:
+        raise InputError("older_than", None, "give --older-than, --larger-than or both")
+    days = None if older_than is None else _amount("older_than", older_than, DAYS, "30d")
+    size = None if larger_than is None else int(_amount("larger_than", larger_than, BYTES, "2GB"))
+    if not is_url(source) and not Path(source).is_file():
+        raise InputError("bank", source, "there is no such file")
+    with Bank(source) as opened:
+        removed = opened.compact(days, size)
+        left = len(opened)
+    if as_json:
+        print(json.dumps({"bank": opened.place, "removed": removed, "samples": left}))
+        return
+    print(f"{opened.place}: {removed:,} samples removed, {left:,} left")
+
+
+def _amount(field: str, text: str, units: Mapping[str, float], example: str) -> float:
+    """A number with one of these units.
+
+    Raises:
+        InputError: it is something else.
+    """
+    found = re.fullmatch(rf"([0-9]+(?:\.[0-9]+)?)\s*({'|'.join(units)})", text.strip())
+    if found is None:
+        raise InputError(field, text, f"give a number and a unit of {', '.join(units)}, as {example}")
+    return float(found[1]) * units[found[2]]
