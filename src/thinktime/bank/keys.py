@@ -138,9 +138,7 @@ class KeyStore:
     def _found(self, which: str, *values: str) -> list[StoredKey]:
         with naming(self.place):
             rows = self._rows.read(f"SELECT name, sha256, settings, created, revoked FROM keys {which}", values)
-        return [
-            StoredKey(name, sha256, self._settings(name, text), *times) for name, sha256, text, *times in rows
-        ]
+        return [StoredKey(name, sha256, self._settings(name, text), *times) for name, sha256, text, *times in rows]
 
     def _settings(self, name: str, text: str) -> dict[str, Any]:
         try:
