@@ -276,6 +276,10 @@ class GatewayConfig:
                 for name in (model, *others):
                     if name not in known:
                         raise UnknownNameError(f"fallbacks.{model}", name, known)
+            for kind, roles in (("models", self.models), ("scorers", self.scorers)):
+                for role, endpoint in roles.items():
+                    if endpoint.base_url is None and endpoint.model not in known:
+                        raise UnknownNameError(f"{kind}.{role}.model", endpoint.model, known)
 
     def _check_shared(self) -> None:
         """Refuse what several processes cannot keep together."""
