@@ -57,6 +57,9 @@ def parts(row: str) -> dict[str, str]:
 
 
 def main() -> None:
+    if sys.argv[1:2] in (["-h"], ["--help"]):
+        print(f"{__doc__}\nrows: {', '.join(ROWS)}")
+        return
     row, options = (sys.argv[1].zfill(2) if len(sys.argv) > 1 else ""), sys.argv[2:]
     if row not in ROWS:
         print(f"row={row!r}: no experiment; give one of {', '.join(ROWS)}", file=sys.stderr)

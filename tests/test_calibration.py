@@ -132,7 +132,7 @@ def test_calibrations_of_the_same_problems_are_merged() -> None:
         ({"arms": []}, "it has no arm"),
         ({"arms": 3}, "TypeError"),
         ({"problems": ["1"] * 3}, "has not one value for each of 20 problems"),
-        ({"model": None, "arms": [{}]}, "KeyError"),
+        ({"arms": [{}]}, "KeyError"),
     ],
 )
 def test_a_file_that_is_no_calibration_is_refused_in_one_line(
@@ -142,8 +142,39 @@ def test_a_file_that_is_no_calibration_is_refused_in_one_line(
 
 
 @pytest.mark.parametrize(
+    ("place", "value", "reason"),
+    [
+        ("model", 3, "(model is 3)"),
+        ("model", {}, "KeyError: 'generator'"),
+        ("model", {"generator": "x"}, "KeyError: 'scorer'"),
+        ("model.generator", 5, "model.generator is 5"),
+        ("model.scorer", {}, "model.scorer is {}"),
+        ("model.models", 3, "model.models is 3"),
+        ("model.models", {"main": 5}, "model.models.main is 5"),
+        ("model.models", {"main": "other"}, f"model.models.main is 'other' and model.generator is {WORDS!r}"),
+        ("model.models", {"draft": [1]}, "model.models.draft is [1]"),
+        ("model.models", {"drafft": "x"}, "delegate(majority:n=4): model.models has no role 'draft'"),
+        ("model.provenance", 3, "model.provenance is 3"),
+        ("model.provenance", {"main": 3}, "model.provenance.main is 3"),
+        ("task", 3, "task is 3"),
+        ("task", {}, "KeyError: 'name'"),
+        ("sampling", {}, "KeyError: 'temperature'"),
+        ("sampling.temperature", "warm", "sampling.temperature is 'warm'"),
+    ],
+)
+def test_a_head_edited_by_hand_is_refused_in_one_line(tmp_path: Path, place: str, value: Any, reason: str) -> None:
+    found = json.loads(text_of(BOTH))
+    table, _, name = place.rpartition(".")
+    (found[table] if table else found)[name] = value
+    refused(tmp_path, json.dumps(found), reason)
+
+
+@pytest.mark.parametrize(
     ("field", "value", "reason"),
     [
+        ("samples", {}, "KeyError: 'total'"),
+        ("samples", 3, "TypeError"),
+        ("samples", {"total": "many"}, "samples has a count that is no whole number"),
         ("right", [2.0] * 20, "right has a value outside of 0 to 1"),
         ("right", ["x"] * 20, "TypeError"),
         ("tokens", [-1.0] * 20, "a cost is below 0"),

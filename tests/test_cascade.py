@@ -106,10 +106,18 @@ def test_a_strategy_can_run_with_the_small_model_alone() -> None:
     assert {role for _, role in answer.accounts} == {"model draft"}
 
 
+def test_a_strategy_can_run_with_the_main_model_by_name() -> None:
+    _, delegate = parse("delegate(delegate(single):model=main):model=main")
+    search = two(AGREEING)
+    check("delegate", delegate, search)
+    assert {role for _, role in solve(delegate, search).accounts} == {"model main"}
+
+
 def test_the_model_of_a_strategy_must_be_there_and_must_be_able_to_run_it() -> None:
     for text, reason in (
         ("delegate(majority:n=4):model=other", "a model of the role 'other'"),
         ("delegate(best_of_n:n=4)", "its strategy needs a scorer"),
+        ("delegate(delegate(single))", "its strategy needs a model of the role 'draft'"),
     ):
         with pytest.raises(CapabilityError, match=reason):
             check("delegate", parse(text)[1], two(AGREEING))

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from experiments.__main__ import LIVE, ROWS
+from experiments.__main__ import LIVE, ROWS, main
 from experiments.harness import Experiment, arm, options, run_arms
 from experiments.intervals import (
     areas,
@@ -40,6 +40,12 @@ def test_a_row_without_an_experiment_is_one_line_and_exit_2(words: list[str]) ->
     assert (
         line.startswith(f"row={words[0] if words else ''!r}: no experiment") and "01, 02, 05" in line and "45" in line
     )
+
+
+def test_help_says_what_to_write(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["experiments", "--help"])
+    main()
+    assert "python -m experiments 45 run --problems 20" in (out := capsys.readouterr().out) and "rows: 01, 02" in out
 
 
 def test_options_go_to_the_experiment_of_the_row() -> None:

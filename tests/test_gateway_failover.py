@@ -283,7 +283,11 @@ def test_upstreams_of_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         ('"fast"', '"a b"', "upstream.name='a b': name it in at most 40 letters"),
         ('large = ["small"]', 'large = ["smal"]', "fallbacks.large='smal': unknown; did you mean 'small'"),
         ('large = ["small"]', 'large = "small"', "fallbacks.large='small': give a list of models"),
-        ("[[upstream]]", 'price = "1/1"\n[[upstream]]', "price=.*several upstreams have prices of their own"),
+        ("[[upstream]]", 'price = "1/1"\n[[upstream]]', "price='1/1': several upstreams have prices of their own"),
+        ('price = "', 'price = "x', r"upstream.cloud.price='x.*': write dollars per million tokens"),
+        ('["small"]\n\n', '"small"\n\n', "upstream.fast.models='small': give a value of type list"),
+        ("[fallbacks]", '[models]\nbig = "lrge"\n[fallbacks]', "models.big.model='lrge': unknown; did you mean 'large'"),
+        (FILE, "upstream = 3", r"upstream=3: write upstream = .*, or tables \[\[upstream\]\]"),
     ],
 )
 def test_a_wrong_upstream_is_one_line_with_its_fix(tmp_path: Path, old: str, new: str, says: str) -> None:

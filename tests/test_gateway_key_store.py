@@ -225,3 +225,18 @@ def test_processes_share_a_file_of_rates(tmp_path: Path) -> None:
     assert [bool(state.wait) for state in states] == [False] * 4 + [True] * 4
     one.close()
     two.close()
+
+
+def test_only_add_makes_a_store_and_wrong_settings_are_one_line(tmp_path: Path) -> None:
+    place = str(tmp_path / "keys.db")
+    for command in (("ls",), ("revoke", "ann")):
+        code, _, errors = ran("keys", *command, "--store", place)
+        assert (code, Path(place).exists()) == (2, False) and "`thinktime keys add` makes it" in errors
+    for name in ("", "a\nb"):
+        assert ran("keys", "add", name, "--store", place)[0] == 2 and not Path(place).exists()
+    keys = KeyStore(place)
+    for wrong in ("3", "{"):
+        keys._rows.write("INSERT OR REPLACE INTO keys VALUES ('ann', 'x', ?, 0, NULL)", [(wrong,)])
+        code, out, errors = ran("keys", "ls", "--store", place)
+        assert (code, out, errors.count("\n")) == (1, "", 1) and "the settings of the key 'ann'" in errors
+    keys.close()

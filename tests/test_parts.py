@@ -11,6 +11,7 @@ from itertools import count
 from math import inf, nan
 from pathlib import Path
 from traceback import extract_tb
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -183,6 +184,19 @@ class DearerIfKnown(WordScorer):
         return replace(super().worst_case(problem, node, None), scorer_calls=1 if known is None else 2)
 
 
+class HasNoWorstCase(WordScorer):
+    def worst_case(self, problem: Problem, node: Node, known: Node | None) -> Any:
+        return None
+
+    async def score(self, problem: Problem, nodes: Sequence[Node], known: Sequence[Node | None]) -> list[Score]:
+        return [Score(0.5, Usage(scorer_calls=1)) for _ in nodes]
+
+
+class HasNoUsage(Changed):
+    def changed(self, scores: list[Score], *_: Any) -> Any:
+        return [Score(score.value, None) for score in scores]  # type: ignore[arg-type]
+
+
 class UsesWhatIsKnown(Changed):
     def changed(self, scores: list[Score], nodes: Sequence[Node], known: Sequence[Node | None]) -> Any:
         return [replace(s, value=0.0 if before is None else 1.0) for s, before in zip(scores, known, strict=True)]
@@ -240,6 +254,8 @@ SCORERS: dict[type[WordScorer], str] = {
     Fails: "score raised KeyError: 'a",
     NeedsText: "worst_case of the root raised ZeroDivisionError",
     DearerIfKnown: "the worst case of a node that it knows is larger: scorer_calls 2 > 1",
+    HasNoWorstCase: "its worst case is NoneType instead of a Usage",
+    HasNoUsage: "the usage of a score is NoneType instead of a Usage",
     UsesWhatIsKnown: "its values depend on what is known",
     OutOfPlace: "its values depend on the order of the nodes",
     Ranks: "its values depend on the other nodes of the call",
@@ -255,6 +271,13 @@ def test_a_scorer_that_breaks_a_rule_is_refused_in_one_line(kind: type[WordScore
     with pytest.raises(AssertionError, match=message) as caught:
         check_scorer(kind())
     assert "\n" not in str(caught.value)
+
+
+def test_parts_without_methods_are_refused_in_one_line() -> None:
+    part = SimpleNamespace(name="empty", capabilities=WordScorer().capabilities)
+    for check, message in ((check_scorer, "its method score is not async"), (check_generator, "its unit is no text")):
+        with pytest.raises(AssertionError, match=message):
+            check(part)  # type: ignore[operator]
 
 
 def test_nodes_of_the_author_are_scored() -> None:

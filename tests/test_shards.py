@@ -137,6 +137,17 @@ def test_a_merge_keeps_the_first_sample_and_refuses_other_files_of_a_model() -> 
     assert ran("bank", "merge", "a.db", "b.db", "all.db")[1] == "all.db: 3 samples, 0 new\n"
 
 
+def test_a_merge_into_one_of_its_banks_or_another_kind_of_database_is_refused() -> None:
+    Bank("a.db").close()
+    for out, reason in (
+        ("./a.db", "this bank gets everything"),
+        ("mysql://h/d", "give the path of a file, or postgres"),
+    ):
+        code, _, errors = ran("bank", "merge", "a.db", out)
+        assert (code, len(errors.splitlines())) == (2, 1) and reason in errors, errors
+    assert not Path("mysql:").exists()
+
+
 @pytest.mark.parametrize("banks", [("nope.db", "all.db"), ("all.db",)])
 def test_a_merge_of_nothing_is_refused(banks: tuple[str, ...]) -> None:
     code, out, errors = ran("bank", "merge", *banks)

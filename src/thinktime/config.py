@@ -194,7 +194,9 @@ class Config:
         self.named_strategy()
         self.limits()
         if MAIN not in self.model_specs():
-            raise InputError("models", sorted(self.model_specs()), f"one of them has to be the role {MAIN!r}")
+            raise InputError(
+                "models", sorted(self.model_specs()), f"one of them has to be the role {MAIN!r}: --model NAME"
+            )
         check_number("seed", self.seed, whole=True)
         if not isinstance(self.bank, str | Path | None):
             raise InputError("bank", self.bank, "give the path of a file, or postgresql://USER@HOST/DATABASE")

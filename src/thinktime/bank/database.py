@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
-from thinktime.core.errors import BankError, UnreachableBankError
+from thinktime.core.errors import BankError, InputError, UnreachableBankError
 
 Row = tuple[Any, ...]
 
@@ -107,8 +107,11 @@ def is_url(place: Path | str) -> bool:
 
     Raises:
         DatabaseError: it is a URL as a path, which has lost a slash.
+        InputError: it is a URL of another kind.
     """
     if not str(place).startswith(SCHEMES):
+        if isinstance(place, str) and (scheme := re.match(r"[a-z][a-z0-9+.-]+://", place)):
+            raise InputError("bank", scheme[0], "give the path of a file, or postgresql://USER@HOST/DATABASE")
         return False
     if isinstance(place, Path):
         raise DatabaseError("a URL is no path; give it as text")

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from thinktime.bank.database import DatabaseError, Row, is_url, naming, one_line, shown
-from thinktime.core.errors import InputError
+from thinktime.core.errors import BankError, InputError
 
 if TYPE_CHECKING:
     import psycopg
@@ -138,7 +138,14 @@ class KeyStore:
     def _found(self, which: str, *values: str) -> list[StoredKey]:
         with naming(self.place):
             rows = self._rows.read(f"SELECT name, sha256, settings, created, revoked FROM keys {which}", values)
-        return [StoredKey(name, sha256, json.loads(settings), *times) for name, sha256, settings, *times in rows]
+        return [StoredKey(name, sha256, self._settings(name, text), *times) for name, sha256, text, *times in rows]
+
+    def _settings(self, name: str, text: str) -> dict[str, Any]:
+        try:
+            return dict(json.loads(text))
+        except (TypeError, ValueError):
+            fix = f"the settings of the key {name!r} are {text[:40]!r}; make them a JSON object, as {{}}"
+            raise BankError(f"bank={self.place!r}: {fix}") from None
 
 
 class _FileRows:

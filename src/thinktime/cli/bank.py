@@ -142,6 +142,10 @@ def merge_banks(
     for source in sources:
         if not is_url(source) and not Path(source).is_file():
             raise InputError("bank", source, "there is no such file")
+        if Path(source).resolve() == Path(out).resolve():
+            raise InputError(
+                "bank", source, "this bank gets everything, so it has its own samples; leave it out before"
+            )
     with Bank(out) as opened:
         before = len(opened)
         for source in sources:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from thinktime.cli.common import Json
+from thinktime.core.errors import InputError
 from thinktime.core.printable import printable
 
 keys = typer.Typer(no_args_is_help=True, help="Add, list and revoke the keys of a gateway's clients.")
@@ -56,6 +58,7 @@ def list_keys(store: Store, as_json: Json = False) -> None:
     """List the keys with their limits."""
     from thinktime.bank.keys import KeyStore
 
+    _refuse_missing(store)
     opened = KeyStore(store)
     found = opened.all()
     opened.close()
@@ -74,10 +77,19 @@ def revoke_key(name: Name, store: Store) -> None:
     """Make a key invalid for all gateways at once."""
     from thinktime.bank.keys import KeyStore
 
+    _refuse_missing(store)
     opened = KeyStore(store)
     opened.revoke(name)
     opened.close()
     print(f"{printable(name)} is revoked")
+
+
+def _refuse_missing(store: str) -> None:
+    """Refuse a file that does not exist, which only `add` makes."""
+    from thinktime.bank.database import is_url
+
+    if not is_url(store) and not Path(store).exists():
+        raise InputError("store", store, "there is no such file; `thinktime keys add` makes it")
 
 
 def _day(at: float) -> str:

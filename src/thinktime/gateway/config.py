@@ -10,7 +10,7 @@ import tomllib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from thinktime.bank.database import is_url
 from thinktime.core.errors import InputError, UnknownNameError
@@ -19,6 +19,8 @@ from thinktime.core.usage import Budget
 from thinktime.models.remote.client import is_loopback
 from thinktime.models.remote.prices import Price
 from thinktime.models.remote.protocol import root_and_api
+
+Result = TypeVar("Result")
 
 LEAST_KEY = 16
 """Least characters of a key; a shorter one can be guessed."""
@@ -57,6 +59,8 @@ class Key:
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[0-9a-f]{64}", self.sha256):
             raise InputError(f"keys.{self.name}.sha256", "…", "give 64 hexadecimal digits; see --new-key")
+        if not self.name.strip() or not self.name.isprintable():
+            raise InputError("keys", self.name, "give a name of printable characters")
         if self.name.startswith("("):
             raise InputError("keys", self.name, "a name in parentheses is an account of the gateway itself; rename it")
         _refuse_flops(f"keys.{self.name}.budget", self.budget)
@@ -216,8 +220,9 @@ class GatewayConfig:
             ("workers", 256),
         ):
             value = getattr(self, name)
-            if not 0 <= value <= most or (name != "port" and value < 1):
-                raise InputError(name, value, f"give a number up to {most}")
+            least = 0 if name == "port" else 1
+            if not least <= value <= most:
+                raise InputError(name, value, f"give a number from {least} to {most}")
         if not 0 < self.request_seconds <= MOST_SECONDS:
             raise InputError("request_seconds", self.request_seconds, f"give a number up to {MOST_SECONDS}")
         if not 0 <= self.drain_seconds <= MOST_SECONDS:
@@ -271,6 +276,10 @@ class GatewayConfig:
                 for name in (model, *others):
                     if name not in known:
                         raise UnknownNameError(f"fallbacks.{model}", name, known)
+            for kind, roles in (("models", self.models), ("scorers", self.scorers)):
+                for role, endpoint in roles.items():
+                    if endpoint.base_url is None and endpoint.model not in known:
+                        raise UnknownNameError(f"{kind}.{role}.model", endpoint.model, known)
 
     def _check_shared(self) -> None:
         """Refuse what several processes cannot keep together."""
@@ -377,7 +386,9 @@ def read_config(path: Path) -> dict[str, Any]:
         if name == "fallbacks":
             settings[name] = _fallbacks(value)
             continue
-        if name == "upstream" and isinstance(value, list):
+        if name == "upstream" and not isinstance(value, str):
+            if not isinstance(value, list):
+                raise InputError(name, value, 'write upstream = "http://host:port/v1", or tables [[upstream]]')
             settings[name] = tuple(map(_upstream, value))
             continue
         _check(name, value, (int,) if name in _NUMBERS else (bool,) if name == "access_log" else (str,))
@@ -396,7 +407,7 @@ def _keys(table: object) -> Iterable[Key]:
             if setting not in known:
                 raise UnknownNameError(f"keys.{name}", setting, known)
             _check(f"keys.{name}.{setting}", value, (_KINDS.get(setting, str),))
-        budget = Budget.parse(settings["budget"]) if "budget" in settings else Budget()
+        budget = _read(f"keys.{name}.budget", Budget.parse, settings.get("budget")) or Budget()
         yield Key(**{**settings, "name": name, "budget": budget})
 
 
@@ -423,7 +434,7 @@ def _endpoints(kind: str, table: object) -> Iterable[tuple[str, Endpoint]]:
             if setting not in known:
                 raise UnknownNameError(f"{kind}.{role}", setting, known)
             _check(f"{kind}.{role}.{setting}", text, (str,))
-        price = Price.parse(settings["price"]) if "price" in settings else None
+        price = _read(f"{kind}.{role}.price", Price.parse, settings.get("price"))
         yield role, Endpoint(**{**settings, "price": price})
 
 
@@ -437,7 +448,7 @@ def _upstream(table: object) -> UpstreamConfig:
             raise InputError(f"{where}.key", "…", 'a secret does not belong in this file; write key_variable = "NAME"')
         if setting not in known:
             raise UnknownNameError(where, setting, known)
-        kinds = {"weight": (float, int), "models": (dict, list)}
+        kinds = {"weight": (float, int), "models": (list, dict)}
         _check(f"{where}.{setting}", value, kinds.get(setting, (str,)))
     if "url" not in table:
         raise InputError(f"{where}.url", None, 'give url = "http://host:port/v1"')
@@ -447,8 +458,7 @@ def _upstream(table: object) -> UpstreamConfig:
         settings["models"] = {model: model for model in models}
     elif models is not None:
         _texts(f"{where}.models", list(models.values()), "models")
-    if "price" in settings:
-        settings["price"] = Price.parse(settings["price"])
+    settings["price"] = _read(f"{where}.price", Price.parse, settings.get("price"))
     return UpstreamConfig(**settings)
 
 
@@ -470,6 +480,14 @@ def _prompts(table: object) -> dict[str, str]:
     for name, words in table.items():
         _check(f"prompts.{name}", words, (str,))
     return dict(table)
+
+
+def _read(name: str, parse: Callable[[str], Result], text: str | None) -> Result | None:
+    """A setting that `parse` reads, named in its errors; None if it is not set."""
+    try:
+        return None if text is None else parse(text)
+    except InputError as error:
+        raise InputError(name, error.value, error.fix) from None
 
 
 def _check(name: str, value: object, types: tuple[type, ...]) -> None:

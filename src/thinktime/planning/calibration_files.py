@@ -12,11 +12,13 @@ from itertools import pairwise
 from math import inf, isfinite
 from pathlib import Path
 from statistics import fmean
+from types import UnionType
 from typing import Any
 
 from thinktime.bench.signals import SIGNALS
 from thinktime.bench.statistics import Estimate
 from thinktime.core.errors import InputError
+from thinktime.core.types import MAIN
 from thinktime.core.usage import Budget
 from thinktime.files import user_path
 from thinktime.planning.arms import Arm
@@ -85,13 +87,14 @@ def read(path: Path) -> Calibration:
     try:
         return _of(found)
     except (InputError, LookupError, TypeError, ValueError, AttributeError) as error:
-        reason = error if isinstance(error, InputError) else f"{type(error).__name__}: {error}"
+        reason = error if isinstance(error, InputError | ValueError) else f"{type(error).__name__}: {error}"
         raise InputError("calibration", str(path), f"make it with `thinktime calibrate` ({reason})") from None
 
 
 def _of(found: Mapping[str, Any]) -> Calibration:
     if found.get("schema") != SCHEMA or found.get("kind") != "calibration":
         raise ValueError(f"it has no kind 'calibration' of schema {SCHEMA}")
+    roles = _roles(found)
     arms = []
     for row in found["arms"]:
         signals = {name: tuple(values) for name, values in row.get("signals", {}).items()}
@@ -108,6 +111,10 @@ def _of(found: Mapping[str, Any]) -> Calibration:
         if not all(cost is None or (isfinite(cost) and cost >= 0) for cost in costs):
             raise ValueError(f"{arm.strategy}: a cost is below 0 or no number")
         make(*split(arm.strategy))  # an unknown strategy or option fails here
+        if arm.model not in roles:
+            raise ValueError(f"{arm.strategy}: model.models has no role {arm.model!r}")
+        if not all(isinstance(count, int) for count in (arm.samples["total"], *arm.samples.values())):
+            raise ValueError(f"{arm.strategy}: samples has a count that is no whole number")
         arms.append(arm)
     if not arms:
         raise ValueError("it has no arm")
@@ -116,6 +123,32 @@ def _of(found: Mapping[str, Any]) -> Calibration:
     known = {arm.strategy for arm in arms}
     policies = tuple(_policy(row, known) for row in found.get("policies", ()))
     return Calibration(**rest, problems=problems, arms=by_cost(arms), sources=sources, policies=policies)
+
+
+def _roles(found: Mapping[str, Any]) -> Set[str]:
+    """The roles of the models, after a look at the types of what the file says of task, models and sampling."""
+    task, model, sampling = (_typed(found, name, dict) for name in ("task", "model", "sampling"))
+    _typed(task, "task.name", str)
+    _typed(sampling, "sampling.temperature", int | float)
+    main = _typed(model, "model.generator", str)
+    _typed(model, "model.scorer", str | None)
+    models = _typed({"models": {}} | model, "model.models", dict)
+    for role in models:
+        _typed(models, f"model.models.{role}", str)
+    if models.get(MAIN, main) != main:
+        raise ValueError(f"model.models.{MAIN} is {models[MAIN]!r} and model.generator is {main!r}")
+    noted = _typed({"provenance": {}} | model, "model.provenance", dict)
+    for role in noted:
+        _typed(noted, f"model.provenance.{role}", dict)
+    return {MAIN, *models}
+
+
+def _typed(table: Mapping[str, Any], place: str, kind: type | UnionType) -> Any:
+    """The value at the last name of a place, which messages name."""
+    value = table[place.rpartition(".")[2]]
+    if not isinstance(value, kind):
+        raise ValueError(f"{place} is {value!r}")
+    return value
 
 
 def _policy(row: Mapping[str, Any], known: Set[str]) -> Policy:

@@ -64,7 +64,7 @@ def check_scorer(
 
 
 async def _check_scores(scorer: Scorer, who: str, nodes: list[Node], problem: Problem, repeatable: bool) -> None:
-    _require(iscoroutinefunction(scorer.score), who, "its method score is not async")
+    _require(iscoroutinefunction(getattr(scorer, "score", None)), who, "its method score is not async")
 
     async def scored(some: Sequence[Node], known: Sequence[Node | None]) -> list[Score]:
         with _no_exception(who, "score"):
@@ -74,8 +74,7 @@ async def _check_scores(scorer: Scorer, who: str, nodes: list[Node], problem: Pr
             _check_score(score, who)
             with _no_exception(who, "worst_case"):
                 worst = scorer.worst_case(problem, node, before)
-            above = _above(score.usage, worst)
-            _require(not above, who, f"a score costs more than its worst case: {above}")
+            _within(score.usage, worst, who, "a score costs more than its worst case")
         return scores
 
     nothing: list[Node | None] = [None] * len(nodes)
@@ -85,8 +84,7 @@ async def _check_scores(scorer: Scorer, who: str, nodes: list[Node], problem: Pr
     first = await scored(nodes, nothing)
     for node in nodes:
         less, most = scorer.worst_case(problem, node, node), scorer.worst_case(problem, node, None)
-        above = _above(less, most)
-        _require(not above, who, f"the worst case of a node that it knows is larger: {above}")
+        _within(less, most, who, "the worst case of a node that it knows is larger")
     again = await scored(nodes, nodes)
     if repeatable:
         values = [score.value for score in first]
@@ -106,8 +104,8 @@ async def _check_comparison(scorer: Any, who: str, nodes: list[Node], problem: P
     _check_score(score, who)
     whole = score.value is None or len(score.steps) == len(nodes)
     _require(whole, who, f"a comparison of {len(nodes)} nodes has {len(score.steps)} scores")
-    above = _above(score.usage, scorer.worst_case_of_comparison(problem, nodes))
-    _require(not above, who, f"a comparison costs more than its worst case: {above}")
+    worst = scorer.worst_case_of_comparison(problem, nodes)
+    _within(score.usage, worst, who, "a comparison costs more than its worst case")
 
 
 def _check_score(score: Any, who: str) -> None:
@@ -116,6 +114,8 @@ def _check_score(score: Any, who: str) -> None:
     fine = all(isinstance(x, int | float) and not isinstance(x, bool) and isfinite(x) for x in numbers)
     _require(fine, who, f"a score is no finite number: {score.value!r}; a missing one is None")
     _require("\n" not in score.reason, who, "the reason of a missing score has several lines")
+    kind = type(score.usage).__name__
+    _require(isinstance(score.usage, Usage), who, f"the usage of a score is {kind} instead of a Usage")
     models = score.usage.generated_tokens or score.usage.model_calls or score.usage.flops
     _require(not models, who, "it charges counts of models; those of scorers begin with scorer_, and judge_tokens")
 
@@ -152,8 +152,9 @@ def check_generator(
     """
     _named(generator, "generator")
     who = f"generator {generator.name!r}"
-    _require(isinstance(generator.unit, str) and generator.unit != "", who, "its unit is no text")
-    _require(iscoroutinefunction(generator.extend), who, "its method extend is not async")
+    unit = getattr(generator, "unit", None)
+    _require(isinstance(unit, str) and unit != "", who, "its unit is no text")
+    _require(iscoroutinefunction(getattr(generator, "extend", None)), who, "its method extend is not async")
     asyncio.run(_Generating(generator, who, problem, Sampling(max_length=max_length), repeatable).check())
 
 
@@ -225,8 +226,7 @@ class _Generating:
         allowed |= {"cut", "length", "budget"} if child.length == extension.max_length else set()
         _require(child.finish in allowed, self.who, f"a child of this length cannot end by {child.finish!r}")
         worst = self.generator.worst_case(extension.node, extension.max_length)
-        above = _above(child.usage, worst)
-        _require(not above, self.who, f"a child costs more than its worst case: {above}")
+        _within(child.usage, worst, self.who, "a child costs more than its worst case")
 
     def _stored(self, node: Node, child: Child) -> Mapping[str, Any]:
         """What the bank stores of a child, after it has read it back."""
@@ -344,8 +344,10 @@ _LIMITED = (
 """Counts of a usage that a budget limits."""
 
 
-def _above(usage: Usage, worst: Usage) -> str:
-    """The counts of a usage that are above those of a worst case; unknown ones are not compared."""
+def _within(usage: Usage, worst: Usage, who: str, told: str) -> None:
+    """Require that no count of a usage is above that of a worst case; unknown ones are not compared."""
+    _require(isinstance(worst, Usage), who, f"its worst case is {type(worst).__name__} instead of a Usage")
     pairs = {name: (getattr(usage, name), getattr(worst, name)) for name in _LIMITED}
     larger = {name: pair for name, pair in pairs.items() if None not in pair and pair[0] > pair[1]}
-    return ", ".join(f"{name} {spent:g} > {most:g}" for name, (spent, most) in larger.items())
+    above = ", ".join(f"{name} {spent:g} > {most:g}" for name, (spent, most) in larger.items())
+    _require(not above, who, f"{told}: {above}")

@@ -22,6 +22,9 @@ class Price:
             if value is not None and not (value >= 0 and math.isfinite(value)):
                 raise InputError("price", value, "give dollars per million tokens, 0 or more")
 
+    def __str__(self) -> str:
+        return "/".join(f"{value:g}" for value in (self.prompt, self.generated, self.cached) if value is not None)
+
     def dollars(self, prompt: float, cached: float, generated: float) -> float:
         """The cost of these token counts in dollars; ``prompt`` does not include ``cached``."""
         reused = self.prompt if self.cached is None else self.cached

@@ -8,7 +8,7 @@ from typing import ClassVar
 from thinktime.core.search import Search, Strategy
 from thinktime.core.selection import best
 from thinktime.core.trace import Answer
-from thinktime.core.types import Capability, model_of
+from thinktime.core.types import MAIN, Capability, model_of
 from thinktime.strategies.composition.roles import named_generator, refuse_inner
 from thinktime.strategies.options import DRAFT
 from thinktime.strategies.sampling.single import Single
@@ -30,7 +30,8 @@ class Delegate:
     needs: ClassVar[frozenset[str]] = frozenset({Capability.ANSWERS, model_of(DRAFT)})
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "needs", frozenset({Capability.ANSWERS, model_of(self.model)}))
+        role = frozenset() if self.model == MAIN else frozenset({model_of(self.model)})
+        object.__setattr__(self, "needs", role | {Capability.ANSWERS})
 
     def validate(self, search: Search) -> None:
         """Refuse a strategy that the model of the role cannot run."""
