@@ -286,7 +286,11 @@ def test_upstreams_of_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         ("[[upstream]]", 'price = "1/1"\n[[upstream]]', "price='1/1': several upstreams have prices of their own"),
         ('price = "', 'price = "x', r"upstream.cloud.price='x.*': write dollars per million tokens"),
         ('["small"]\n\n', '"small"\n\n', "upstream.fast.models='small': give a value of type list"),
-        ("[fallbacks]", '[models]\nbig = "lrge"\n[fallbacks]', "models.big.model='lrge': unknown; did you mean 'large'"),
+        (
+            "[fallbacks]",
+            '[models]\nbig = "lrge"\n[fallbacks]',
+            "models.big.model='lrge': unknown; did you mean 'large'",
+        ),
         (FILE, "upstream = 3", r"upstream=3: write upstream = .*, or tables \[\[upstream\]\]"),
     ],
 )
