@@ -277,7 +277,7 @@ def test_parts_without_methods_are_refused_in_one_line() -> None:
     part = SimpleNamespace(name="empty", capabilities=WordScorer().capabilities)
     for check, message in ((check_scorer, "its method score is not async"), (check_generator, "its unit is no text")):
         with pytest.raises(AssertionError, match=message):
-            check(part)  # type: ignore[operator]
+            check(part)
 
 
 def test_nodes_of_the_author_are_scored() -> None:

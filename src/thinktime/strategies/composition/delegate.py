@@ -30,7 +30,7 @@ class Delegate:
     needs: ClassVar[frozenset[str]] = frozenset({Capability.ANSWERS, model_of(DRAFT)})
 
     def __post_init__(self) -> None:
-        role = frozenset() if self.model == MAIN else frozenset({model_of(self.model)})
+        role: frozenset[str] = frozenset() if self.model == MAIN else frozenset({model_of(self.model)})
         object.__setattr__(self, "needs", role | {Capability.ANSWERS})
 
     def validate(self, search: Search) -> None:
