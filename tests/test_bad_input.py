@@ -177,11 +177,12 @@ def test_rewards_that_do_not_fit_the_steps_are_missing_and_if_all_are_missing_th
 # Temperature 0
 
 
-ONE_SAMPLE = {"single", "self_refine", "plan_then_solve", "speculative_reasoning"}
+ONE_SAMPLE = {"single", "delegate", "self_refine", "plan_then_solve", "speculative_reasoning"}
 FITTED = "solve_or_verify:alpha_s=0.7,alpha_v=0.6"
 OF_NOISE = {"zero_order", "search_over_paths"}
 """Strategies whose samples do not depend on the temperature."""
 SEVERAL = [*(BUILT_IN.keys() - ONE_SAMPLE - OF_NOISE - {"solve_or_verify"}), FITTED, "mcts:width=1", "mcts:n=1"]
+SEVERAL += ["delegate(majority:n=2)"]
 
 
 @pytest.mark.parametrize("text", sorted(SEVERAL))

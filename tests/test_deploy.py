@@ -46,7 +46,7 @@ def exported() -> dict[str, set[str]]:
     metrics.answered.labels("/v1/messages", "majority", 200).inc()
     metrics.seconds.labels("/v1/messages", "majority").observe(1.0)
     metrics.charge("ann", Usage(dollars=None))
-    text = metrics.text([("ann", Usage())], reachable=True).decode()
+    text = metrics.text({"ann": Usage()}, reachable=True).decode()
     samples = [sample for family in text_string_to_metric_families(text) for sample in family.samples]
     return {sample.name: set(sample.labels) for sample in samples}
 

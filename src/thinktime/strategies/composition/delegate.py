@@ -1,10 +1,11 @@
-"""Another strategy with another model, so that a plan can choose between models."""
+"""A strategy with another model, so that a plan can choose between models (Chen et al. 2023, arXiv 2305.05176)."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
+from thinktime.core.errors import InputError
 from thinktime.core.search import Search, Strategy
 from thinktime.core.selection import best
 from thinktime.core.trace import Answer
@@ -30,6 +31,8 @@ class Delegate:
     needs: ClassVar[frozenset[str]] = frozenset({Capability.ANSWERS, model_of(DRAFT)})
 
     def __post_init__(self) -> None:
+        if not isinstance(self.model, str):
+            raise InputError("delegate.model", self.model, "give the name of a role")
         role: frozenset[str] = frozenset() if self.model == MAIN else frozenset({model_of(self.model)})
         object.__setattr__(self, "needs", role | {Capability.ANSWERS})
 
