@@ -181,7 +181,7 @@ def test_settings_are_read_from_a_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("upstream = 7", "type str"),
+        ("upstream = 7", "write upstream = "),
         ("port = true", "type int"),
         ("prot = 1", "did you mean 'port'"),
         ("upstream_key = 'sk-1'", "THINKTIME_API_KEY"),
