@@ -117,6 +117,13 @@ def test_compacting_removes_the_oldest_samples_with_all_that_is_theirs(
     assert bank.compact(**limits) == 0, "nothing is left to remove"
 
 
+def test_compacting_keeps_bytes_whose_sample_another_process_has_yet_to_write(bank: Bank) -> None:
+    aged(bank, {"a": 1, "b": 2})
+    bank.write("INSERT INTO blobs (hash, data) VALUES (?, ?)", [("early", b"a picture")])
+    assert bank.compact(days=1.5) == 1
+    assert {row[0] for row in bank._read("SELECT data FROM blobs")} == {b"a" * 9, b"a picture"}
+
+
 def test_a_bank_is_compacted_by_a_command_and_its_file_gets_smaller(path: Path) -> None:
     with Bank(path) as bank:
         bank.add_samples(PROBLEM, "toy", [(f"{number}", sample("x", 4000)) for number in range(300)])

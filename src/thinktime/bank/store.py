@@ -312,12 +312,13 @@ class Bank:
             kept += length
             if at < oldest or kept > most:
                 removed.append((key,))
+        gone, unneeded, needed = {key for (key,) in removed}, set[str](), set[str]()
+        for key, state in self._read("SELECT key, state FROM samples WHERE state LIKE ?", f"%{_BLOB}%"):
+            (unneeded if key in gone else needed).update(_BLOBS.findall(state))
         for table in ("readings", "verdicts", "samples"):
             self.write(f"DELETE FROM {table} WHERE key = ?", removed)
-        states = self._read("SELECT state FROM samples WHERE state LIKE ?", f"%{_BLOB}%")
-        needed = {name for (state,) in states for name in _BLOBS.findall(state)}
-        blobs = {name for (name,) in self._read("SELECT hash FROM blobs")}
-        self.write("DELETE FROM blobs WHERE hash = ?", [(name,) for name in sorted(blobs - needed)])
+        # only blobs of removed samples: another process may have written one whose sample is still to come
+        self.write("DELETE FROM blobs WHERE hash = ?", [(name,) for name in sorted(unneeded - needed)])
         with naming(self.place):
             self._db.shrink()
         return len(removed)
