@@ -74,7 +74,7 @@ def admit(slots: Slots, now: float, limit: RateLimit) -> tuple[Slots, RateState]
     """Count a request if the limits allow it.
 
     Args:
-        slots: what was sent: start, last time, requests and tokens of each `GRAIN`, oldest first.
+        slots: one for each `GRAIN` with requests, the oldest first: its start, last time, requests and tokens.
         now: the time in seconds.
         limit: the limits. A request is refused once the tokens of ended requests reach theirs.
 
