@@ -29,12 +29,12 @@ import aiohttp
 
 from benchmarks.engine.measure import ratio, spread
 from benchmarks.gateway.peers import INSTALLED, Peer, install, program, serving
-from benchmarks.gateway.serving import resident
+from benchmarks.gateway.serving import family, resident
 from benchmarks.gateway.upstream import BODY, HERE, LATENCY, endpoint
 from thinktime.bench.environment import environment
 
 CLIENTS = (1, 4, 16, 64, 256)
-PACKAGES = {"litellm": [["litellm[proxy]==1.110.2"]]}
+PACKAGES = {"litellm": [["litellm[proxy]==1.106.12"]]}
 RAW = "raw"
 
 
@@ -75,20 +75,12 @@ async def load(url: str, body: dict[str, Any], clients: int, seconds: float) -> 
 
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
         await asyncio.gather(*(client(session, time.perf_counter() + seconds / 4) for _ in range(clients)))
-        taken.clear()  # the first requests open connections
+        taken.clear()  # of the requests that open connections
         began = time.perf_counter()
         await asyncio.gather(*(client(session, began + seconds) for _ in range(clients)))
         whole = time.perf_counter() - began
     cuts = statistics.quantiles(taken, n=100, method="inclusive")
     return {"per_second": len(taken) / whole, "p50": 1e3 * cuts[49], "p99": 1e3 * cuts[98], "failed": failed}
-
-
-def family(process: int) -> Iterator[int]:
-    """A process and all that it started."""
-    yield process
-    for children in Path(f"/proc/{process}/task").glob("*/children"):
-        for child in children.read_text().split():
-            yield from family(int(child))
 
 
 @contextmanager
