@@ -53,7 +53,9 @@ class Serving:
         self.gateway = Gateway(self._config, self._scorer)
         socket = bound(self._config)
         self.url = f"http://127.0.0.1:{socket.getsockname()[1]}/v1"
-        self._server = uvicorn.Server(listening(self.gateway))
+        config = listening(self.gateway)
+        config.loop = "asyncio"  # tests move its clock; uvloop, which uvicorn takes if it is installed, has its own
+        self._server = uvicorn.Server(config)
         self._ready.set()
         self._server.run([socket])
 
