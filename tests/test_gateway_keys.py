@@ -307,7 +307,7 @@ def test_the_program_selects_by_a_judge_and_counts_its_tokens() -> None:
     [
         (("--upstream", UPSTREAM, "--drain", "3tok"), "drain='3tok'"),
         ((), "give --upstream"),
-        (("--upstream", "nonsense"), "base_url='nonsense'"),
+        (("--upstream", "nonsense"), "upstream='nonsense': write http://host:port/v1\n"),
         (("--upstream", UPSTREAM, "--host", "0.0.0.0"), "host='0.0.0.0'"),
         (("--upstream", UPSTREAM, "--key", "short"), "16 characters"),
         (("--upstream", UPSTREAM, "--budget", "much"), "budget='much'"),

@@ -260,7 +260,7 @@ class Native(BaseHTTPRequestHandler):
 @pytest.fixture
 def native() -> Iterator[str]:
     server = ThreadingHTTPServer(("127.0.0.1", 0), Native)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
     yield f"http://127.0.0.1:{server.server_port}/v1"
     server.shutdown()
     server.server_close()

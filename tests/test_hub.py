@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 from commands import ran
-from fake_hub import COMMIT, Server, add_packages, entry_of, sha256, wheel
+from fake_hub import COMMIT, Server, add_packages, entry_of, sha256, use_index, wheel
 
 from thinktime.core.errors import InputError, ModelError
 from thinktime.hub import pull as pulling
@@ -48,12 +48,9 @@ def index() -> Iterator[Server]:
 @pytest.fixture(autouse=True)
 def home(hub: Server, index: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An own home, with the made-up servers and no configuration of this machine."""
-    for name in [*os.environ]:
-        if name.upper().startswith(("PIP_", "UV_", "HF_")) or name.upper().endswith("_PROXY"):
-            monkeypatch.delenv(name)
+    use_index(index, monkeypatch)
     home = tmp_path / "home"
-    settings = {"THINKTIME_HOME": home, "HF_HOME": tmp_path / "hf", "HF_ENDPOINT": hub.url, "PIP_RETRIES": 1}
-    settings |= {"PIP_INDEX_URL": f"{index.url}/simple", "PIP_CONFIG_FILE": os.devnull}
+    settings = {"THINKTIME_HOME": home, "HF_HOME": tmp_path / "hf", "HF_ENDPOINT": hub.url}
     for variable, value in settings.items():
         monkeypatch.setenv(variable, str(value))
     monkeypatch.setattr(transfer, "FIRST_WAIT", 0.001)

@@ -76,16 +76,14 @@ def test_a_server_that_stops_is_one_line_and_the_bank_works_when_it_is_back(
         finally:
             postgres.start()
         wanted = r"bank='postgresql://owner@127\.0\.0\.1:\d+/postgres': cannot open it \(.*Connection refused.*\); "
-        assert re.fullmatch(
-            wanted + "start the server, or give another --bank, and run the same .*", str(refused.value)
-        )
+        assert re.fullmatch(wanted + "start the server, or give another one, and run the same .*", str(refused.value))
         bank.add_samples(PROBLEM, "toy", [("c", sample("so 9"))])
         assert [row["key"] for row in bank.samples_of(PROBLEM.id)] == ["a", "c"]
 
 
 def test_a_bank_that_is_open_for_reading_is_not_written(postgres: PostgresServer) -> None:
     place = postgres.bank()
-    with pytest.raises(BankError, match=r'cannot open it \(relation "samples" does not exist.*give another --bank'):
+    with pytest.raises(BankError, match=r'cannot open it \(relation "samples" does not exist.*give another one'):
         Bank(place, read_only=True)
     with Bank(place), Bank(place, read_only=True) as bank, pytest.raises(BankError, match="for reading only"):
         bank.add_samples(PROBLEM, "toy", [("a", sample("so 7"))])
@@ -97,7 +95,7 @@ def test_tables_of_another_program_are_refused_and_not_changed(postgres: Postgre
     place = postgres.bank()
     with psycopg.connect(place, autocommit=True) as connection:
         connection.execute("CREATE TABLE samples (id INTEGER, blood_pressure REAL)")
-        with pytest.raises(BankError, match=r'cannot open it \(column "key" does not exist.*; give another --bank'):
+        with pytest.raises(BankError, match=r'cannot open it \(column "key" does not exist.*; give another one'):
             Bank(place)
         assert connection.execute("SELECT to_regclass('readings')").fetchone() == (None,)
 

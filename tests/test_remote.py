@@ -825,8 +825,8 @@ def test_a_text_that_fills_the_context_has_finish_length(start: Start) -> None:
 @pytest.mark.parametrize(
     ("url", "says"),
     [
-        ("127.0.0.1:8000/v1", "base_url="),
-        ("http://me:secret@host/v1", "api_key"),
+        ("127.0.0.1:8000/v1", r"base_url='127.0.0.1:8000/v1': write http://host:port/v1$"),
+        ("http://me:secret@host/v1", "keys go into api_key"),
         ("ftp://host/v1", "base_url="),
     ],
 )

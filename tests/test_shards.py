@@ -148,6 +148,13 @@ def test_a_merge_into_one_of_its_banks_or_another_kind_of_database_is_refused() 
     assert not Path("mysql:").exists()
 
 
+def test_a_merge_of_what_is_no_bank_makes_none() -> None:
+    Path("text.db").write_text("no database")
+    code, out, errors = ran("bank", "merge", "text.db", "all.db")
+    assert (code, out, len(errors.splitlines())) == (1, "", 1) and errors.startswith("error: bank='text.db': cannot")
+    assert not Path("all.db").exists()
+
+
 @pytest.mark.parametrize("banks", [("nope.db", "all.db"), ("all.db",)])
 def test_a_merge_of_nothing_is_refused(banks: tuple[str, ...]) -> None:
     code, out, errors = ran("bank", "merge", *banks)

@@ -216,6 +216,8 @@ def open_replay(config: Config, bank: Bank) -> Session:
     from thinktime.generators.recorded import BankedGenerator
     from thinktime.scorers.recorded import BankedScorer
 
+    if not bank.models():
+        raise InputError("bank", bank.place, "it has no samples to replay; give the bank of a run")
     names = _roles_in_bank("model", bank.models(), config.model_specs(), bank)
     judges = _roles_in_bank("scorer", bank.scorers(), {MAIN: ScorerSpec("none"), **config.scorer_specs()}, bank)
     if config.main in POCKET and names[MAIN].partition("@")[0] not in POCKET.values():

@@ -102,8 +102,12 @@ class Database(Protocol):
         ...
 
 
-def is_url(place: Path | str) -> bool:
+def is_url(place: Path | str, field: str = "bank") -> bool:
     """Whether this names a Postgres database and not a file.
+
+    Args:
+        place: the text of a user.
+        field: how the error names it.
 
     Raises:
         DatabaseError: it is a URL as a path, which has lost a slash.
@@ -111,7 +115,7 @@ def is_url(place: Path | str) -> bool:
     """
     if not str(place).startswith(SCHEMES):
         if isinstance(place, str) and (scheme := re.match(r"[a-z][a-z0-9+.-]+://", place)):
-            raise InputError("bank", scheme[0], "give the path of a file, or postgresql://USER@HOST/DATABASE")
+            raise InputError(field, scheme[0], "give the path of a file, or postgresql://USER@HOST/DATABASE")
         return False
     if isinstance(place, Path):
         raise DatabaseError("a URL is no path; give it as text")
@@ -130,8 +134,8 @@ def shown(place: Path | str) -> str:
 
 
 @contextmanager
-def naming(place: str) -> Iterator[None]:
-    """Name the bank in the errors of its database.
+def naming(place: str, field: str = "bank") -> Iterator[None]:
+    """Name the bank, or what else is there, in the errors of its database.
 
     Raises:
         BankError: a `DatabaseError` was raised; an `UnreachableBankError` if the database cannot be reached.
@@ -140,7 +144,7 @@ def naming(place: str) -> Iterator[None]:
         yield
     except DatabaseError as error:
         kind = UnreachableBankError if error.unreachable else BankError
-        raise kind(f"bank={place!r}: {error}") from error.__cause__
+        raise kind(f"{field}={place!r}: {error}") from error.__cause__
 
 
 def one_line(error: BaseException) -> str:

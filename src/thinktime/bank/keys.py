@@ -10,7 +10,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
@@ -73,31 +73,34 @@ class KeyStore:
 
     Args:
         place: the path of a file, or ``postgresql://USER@HOST/DATABASE``.
+        field: how messages name the setting that gives the place.
 
     Raises:
         BankError: in all calls: the store cannot be opened, read or written; an `UnreachableBankError` if the database
             does not answer.
     """
 
-    def __init__(self, place: Path | str) -> None:
-        self.place = shown(place)
+    def __init__(self, place: Path | str, field: str = "key_store") -> None:
+        self.field, self.place = field, shown(place)
         """How messages name it; without a password."""
-        with naming(self.place):
-            self._rows: _Rows = _PostgresRows(str(place)) if is_url(place) else _FileRows(Path(place))
+        with self._naming():
+            self._rows: _Rows = _PostgresRows(str(place)) if is_url(place, field) else _FileRows(Path(place))
 
     def add(self, name: str, sha256: str, settings: Mapping[str, Any]) -> None:
         """Add a key. The name of a revoked key may get a new one, which goes on with its account.
 
         Raises:
-            InputError: there is a valid key of this name.
+            InputError: there is a valid key of this name, or any key with this hash.
         """
+        if (other := self.find(sha256)) is not None:
+            raise InputError("sha256", f"{sha256[:8]}…", f"the key {other.name!r} has this hash; make a new key")
         row = (name, sha256, json.dumps(settings), time.time())
         statement = (
             "INSERT INTO keys (name, sha256, settings, created) VALUES (?, ?, ?, ?) ON CONFLICT (name) DO UPDATE SET "
             "sha256 = excluded.sha256, settings = excluded.settings, created = excluded.created, revoked = NULL "
             "WHERE keys.revoked IS NOT NULL"
         )
-        with naming(self.place):
+        with self._naming():
             self._rows.write(statement, [row])
         if self.find(sha256) is None:
             raise InputError("name", name, "there is a key of this name; revoke it first, or take another name")
@@ -110,7 +113,7 @@ class KeyStore:
         """
         if name not in {key.name for key in self.all() if key.revoked is None}:
             raise InputError("name", name, "there is no valid key of this name; `thinktime keys ls` lists them")
-        with naming(self.place):
+        with self._naming():
             self._rows.write("UPDATE keys SET revoked = ? WHERE name = ? AND revoked IS NULL", [(time.time(), name)])
 
     def all(self) -> list[StoredKey]:
@@ -128,15 +131,18 @@ class KeyStore:
             name: of the key's account.
             change: makes the new slots, and what is returned.
         """
-        with naming(self.place):
+        with self._naming():
             return self._rows.change(name, change)
 
     def close(self) -> None:
         """Release the store."""
         self._rows.close()
 
+    def _naming(self) -> AbstractContextManager[None]:
+        return naming(self.place, self.field)
+
     def _found(self, which: str, *values: str) -> list[StoredKey]:
-        with naming(self.place):
+        with self._naming():
             rows = self._rows.read(f"SELECT name, sha256, settings, created, revoked FROM keys {which}", values)
         return [StoredKey(name, sha256, self._settings(name, text), *times) for name, sha256, text, *times in rows]
 
@@ -145,7 +151,7 @@ class KeyStore:
             return dict(json.loads(text))
         except (TypeError, ValueError):
             fix = f"the settings of the key {name!r} are {text[:40]!r}; make them a JSON object, as {{}}"
-            raise BankError(f"bank={self.place!r}: {fix}") from None
+            raise BankError(f"{self.field}={self.place!r}: {fix}") from None
 
 
 class _FileRows:

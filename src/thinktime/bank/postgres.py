@@ -86,7 +86,7 @@ def _fix(reason: str) -> str:
         return "put the right password into PGPASSWORD"
     if "does not exist" in reason:
         return "create it, or name another one,"
-    return "start the server, or give another --bank,"
+    return "start the server, or give another one,"
 
 
 class PostgresDatabase:
@@ -116,7 +116,7 @@ class PostgresDatabase:
                 self._connection.execute(query)
         except psycopg.Error as error:
             self._connection.close()
-            raise failed("open", one_line(error), "give another --bank") from None
+            raise failed("open", one_line(error), "give another one") from None
 
     def read(self, query: str, values: Sequence[object]) -> list[Row]:
         """As `Database.read`."""
@@ -173,7 +173,7 @@ class PostgresDatabase:
 def _refusal(doing: str, error: psycopg.Error | DatabaseError, lost: bool) -> DatabaseError:
     if isinstance(error, DatabaseError):
         return error
-    fix = "start the server" if lost else "give another --bank"
+    fix = "start the server" if lost else "give another one"
     return failed(doing, one_line(error), fix, unreachable=lost)
 
 

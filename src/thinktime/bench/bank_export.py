@@ -25,6 +25,7 @@ from tempfile import TemporaryDirectory
 from typing import Any, get_args
 
 from thinktime.answers import canonical
+from thinktime.bank.database import is_url
 from thinktime.bank.store import Bank
 from thinktime.bench.jsonl import EXPORT, read_jsonl
 from thinktime.bench.samples import Pool, Sampled, judged
@@ -69,11 +70,16 @@ def is_export(place: Path | str, replay: bool) -> bool:
     """Whether a bank is to be read as an export: it is a file, and not a database.
 
     Raises:
-        InputError: it is not a database, and this is not a replay.
+        InputError: it is not a database, and this is not a replay; or there is nothing to replay.
     """
     try:
         with open(place, "rb") as file:
             start = file.read(len(_SQLITE))
+    except FileNotFoundError:
+        if replay and not is_url(place):
+            fix = "there is no such file to replay; give the bank of a run, or leave out --replay"
+            raise InputError("bank", str(place), fix) from None
+        return False
     except OSError:  # the bank itself says why
         return False
     if start in (b"", _SQLITE):

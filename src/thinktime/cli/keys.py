@@ -47,7 +47,7 @@ def add_key(
     settings = {setting: value for setting, value in given.items() if value is not None}
     made = new_key()
     stored_key(name, digest(made), settings)  # refuses wrong settings
-    opened = KeyStore(store)
+    opened = KeyStore(store, "store")
     opened.add(name, digest(made), settings)
     opened.close()
     print(made)
@@ -59,7 +59,7 @@ def list_keys(store: Store, as_json: Json = False) -> None:
     from thinktime.bank.keys import KeyStore
 
     _refuse_missing(store)
-    opened = KeyStore(store)
+    opened = KeyStore(store, "store")
     found = opened.all()
     opened.close()
     if as_json:
@@ -78,7 +78,7 @@ def revoke_key(name: Name, store: Store) -> None:
     from thinktime.bank.keys import KeyStore
 
     _refuse_missing(store)
-    opened = KeyStore(store)
+    opened = KeyStore(store, "store")
     opened.revoke(name)
     opened.close()
     print(f"{printable(name)} is revoked")
@@ -88,7 +88,7 @@ def _refuse_missing(store: str) -> None:
     """Refuse a file that does not exist, which only `add` makes."""
     from thinktime.bank.database import is_url
 
-    if not is_url(store) and not Path(store).exists():
+    if not is_url(store, "store") and not Path(store).exists():
         raise InputError("store", store, "there is no such file; `thinktime keys add` makes it")
 
 

@@ -117,10 +117,7 @@ class UpstreamConfig:
         where = f"upstream.{self.name}"
         if not re.fullmatch(r"[A-Za-z0-9_.-]{1,40}", self.name):
             raise InputError("upstream.name", self.name, "name it in at most 40 letters, digits, -, _ and .")
-        try:
-            root_and_api(self.url)
-        except InputError as error:
-            raise InputError(f"{where}.url", error.value, error.fix) from None
+        root_and_api(self.url, f"{where}.url")
         if not 0 <= self.weight <= MOST_WEIGHT:
             raise InputError(f"{where}.weight", self.weight, f"give a number up to {MOST_WEIGHT}")
         if self.models is not None and not (self.models and all(self.models) and all(self.models.values())):
@@ -211,6 +208,7 @@ class GatewayConfig:
 
     def __post_init__(self) -> None:
         self._check_upstreams()
+        self._check_keys()
         _refuse_flops("budget", self.budget)
         for name, most in (
             ("port", 65_535),
@@ -262,7 +260,7 @@ class GatewayConfig:
 
     def _check_upstreams(self) -> None:
         if isinstance(self.upstream, str):
-            root_and_api(self.upstream)
+            root_and_api(self.upstream, "upstream")
         names = [each.name for each in self.upstreams]
         if not names:
             raise InputError("upstream", "none", "write a table [[upstream]] with a name and a url")
@@ -280,6 +278,15 @@ class GatewayConfig:
                 for role, endpoint in roles.items():
                     if endpoint.base_url is None and endpoint.model not in known:
                         raise UnknownNameError(f"{kind}.{role}.model", endpoint.model, known)
+
+    def _check_keys(self) -> None:
+        """Refuse a key that two accounts have: its requests would count for either."""
+        by_hash: dict[str, str] = {}
+        for key in self.keys:
+            if key.sha256 in by_hash:
+                fix = f"the key {by_hash[key.sha256]!r} has this hash too; make a new key, see --new-key"
+                raise InputError(f"keys.{key.name}.sha256", "…", fix)
+            by_hash[key.sha256] = key.name
 
     def _check_shared(self) -> None:
         """Refuse what several processes cannot keep together."""

@@ -41,7 +41,7 @@ class StoreThread:
         Raises:
             BankError: as the method; an `UnreachableBankError` if the store does not answer, or did not a moment ago.
         """
-        place = f"bank={self.store.place!r}"
+        place = f"{self.store.field}={self.store.place!r}"
         if time.monotonic() < self._down_until:
             raise UnreachableBankError(f"{place}: it could not be reached {DOWN_SECONDS:g} s ago; try again")
         asked = self._threads.submit(work, *arguments)
@@ -90,4 +90,5 @@ class SharedKeys:
         try:
             return stored_key(found.name, found.sha256, found.settings)
         except InputError as error:
-            raise BankError(f"bank={self._thread.store.place!r}: {error}") from None
+            store = self._thread.store
+            raise BankError(f"{store.field}={store.place!r}: {error}") from None

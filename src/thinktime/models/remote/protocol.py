@@ -68,14 +68,19 @@ class ReportedUsage:
     thoughts: int | None = None
 
 
-def root_and_api(url: str) -> tuple[str, Api]:
+def root_and_api(url: str, field: str = "base_url") -> tuple[str, Api]:
     """Split a URL into the root of the API and the call that it names; the default is chat.
+
+    Args:
+        url: of an endpoint.
+        field: how the error names it.
 
     Raises:
         InputError: the text is not an HTTP URL, or contains a key.
     """
     if not re.fullmatch(r"https?://[^/\s@?#]+(/[^\s@?#]*)?", url):
-        raise InputError("base_url", url.rpartition("@")[2], "write http://host:port/v1; keys go into api_key")
+        fix = "write http://host:port/v1" + ("; keys go into api_key" if re.search("[@?#]", url) else "")
+        raise InputError(field, url.rpartition("@")[2], fix)
     root = url.rstrip("/")
     if root.endswith("/chat/completions"):
         return root.removesuffix("/chat/completions"), "chat/completions"
