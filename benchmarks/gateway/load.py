@@ -56,6 +56,10 @@ PEERS = (
         {**BODY, "model": "openai/words"},
         None,
         {**BODY, "model": "openai/words"},
+        variables={
+            "LITELLM_DANGEROUSLY_PERMIT_WEAK_OR_UNSET_MASTER_KEY": "true",  # the others have no keys either
+            "LITELLM_LOCAL_MODEL_COST_MAP": "True",
+        },
     ),
 )
 

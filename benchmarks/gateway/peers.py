@@ -19,7 +19,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from urllib.request import Request, urlopen
@@ -58,6 +58,8 @@ class Peer:
     one: dict[str, Any]
     """A single sample."""
     configure: dict[str, Any] | None = None
+    variables: Mapping[str, str] = field(default_factory=dict)
+    """Of its environment."""
 
 
 def program(peer: str, name: str) -> str:
@@ -131,6 +133,7 @@ def serving(peer: Peer, upstream: str, port: int) -> Iterator[tuple[str, int, fl
         "PATH": "/usr/bin:/bin",
         "HOME": str(INSTALLED),
         "PYTHONPATH": ":".join(sys.path),
+        **peer.variables,
     }
     if not peer.name.startswith("thinktime"):
         del settings["PYTHONPATH"]
