@@ -44,6 +44,26 @@ def pytest_collection_finish() -> None:
     gc.freeze()
 
 
+LONGEST = (
+    "engine",
+    "testing",
+    "ray",
+    "cli",
+    "local",
+    "scheduling",
+    "skilled_model",
+    "site",
+    "gateway_page",
+    "llama_server",
+)
+"""The files that take longest. They start first, so that at the end no worker has one of them alone."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    order = {f"test_{name}.py": place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: order.get(item.path.name, len(order)))
+
+
 HEAVY = re.compile(r"\b(from|import) \S*(transformers|diffus)|transformers_\w+[:.]")
 
 
@@ -54,6 +74,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 
     if config.option.dist != "loadfile":
         return None
+    config.option.loadscopereorder = False  # it would start the files with the fewest tests last, and some take longest
     heavy = {path.name for path in Path(__file__).parent.glob("test_*.py") if HEAVY.search(path.read_text())}
 
     class ByImports(LoadFileScheduling):  # type: ignore[misc]  # xdist has no types
