@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from browser import Browser, chromium
 from hypothesis import settings
 from llama_server import serving
 from postgres_server import PostgresServer, missing, running
@@ -180,6 +181,26 @@ def postgres() -> Iterator[PostgresServer]:
         pytest.skip(reason)
     with running() as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    """Chromium; where there is none, the tests skip and say so."""
+    if chromium() is None:
+        pytest.skip("no chromium or google-chrome on PATH: the page was not drawn")
+    tab = Browser(tmp_path_factory.mktemp("profile"))
+    tab.look(1400, 1000)
+    yield tab
+    tab.close()
+
+
+@pytest.fixture
+def tab(browser: Browser) -> Iterator[Browser]:
+    """A browser that must log no error."""
+    browser.complaints.clear()
+    yield browser
+    browser.open("about:blank")
+    assert browser.complaints == []
 
 
 @pytest.fixture(scope="module")
