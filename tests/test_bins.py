@@ -60,7 +60,7 @@ def test_easy_problems_stop_after_the_first_sample() -> None:
     assert found.strategies == ("majority:n=16", "single") and found.bins.samples == 1
     assert 0.3 < found.bins.edges[0] <= 0.6
     # half of the problems take 10 tokens and the others 160; near the edge some take 160 that need not
-    assert found.gain.value == 0 and 85 <= found.tokens < 100 and found.tokens_of_one == 160 and found.is_better
+    assert found.gain.value == 0 and 85 <= found.cost < 100 and found.cost_of_one == 160 and found.is_better
     advice = MADE.choose(Budget(tokens=1000))
     assert advice.policy == found and "in place of 160 tokens" in advice.reason
     assert MADE.choose(Budget(tokens=20)).policy is None
@@ -70,7 +70,7 @@ def test_methods_that_cross_gain() -> None:
     hard = tuple(float(each) for each in HARD)
     found = policy((SINGLE, arm("beam_search:n=4", hard, 60)), 100)
     assert found is not None and found.strategies == ("beam_search:n=4", "single")
-    assert found.gain.low > 0.4 and 35 < found.tokens < 45  # half pay for the first sample, and then for the search
+    assert found.gain.low > 0.4 and 35 < found.cost < 45  # half pay for the first sample, and then for the search
 
 
 def test_a_signal_that_knows_nothing_gives_one_arm_for_all() -> None:

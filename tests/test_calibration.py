@@ -18,7 +18,7 @@ from thinktime.core.search import Search
 from thinktime.core.types import Sampling
 from thinktime.core.usage import Budget
 from thinktime.gateway.methods import parse as of_client
-from thinktime.planning.arms import Arm, families
+from thinktime.planning.arms import Arm, begins_with, families
 from thinktime.planning.auto import SAMPLES, Auto
 from thinktime.planning.calibration import Calibration
 from thinktime.planning.calibration_files import LEAST_PROBLEMS, SHIPPED, is_shipped, read
@@ -54,7 +54,7 @@ MADE = calibration(SINGLE, FOUR, SIXTEEN)
         ("", SIXTEEN, r"\+50\.0 \[.*\] points over single, for 1000 tokens \(majority:n=16\)"),
         ("1000tok", SIXTEEN, "no strategy with a higher cost is measured"),
         ("999tok", FOUR, r"\+40\.0 "),
-        ("99tok", SINGLE, "no other strategy within the budget is more accurate than 20.0 %"),
+        ("99tok", SINGLE, "no other strategy within the budget has a higher accuracy than 20.0 %"),
         ("9tok", SINGLE, r"the budget is below the cheapest measured strategy, 10 tokens \(single\)"),
         ("5000flops", FOUR, r"\+40\.0 "),
         ("10calls", FOUR, r"\+40\.0 "),
@@ -130,9 +130,13 @@ def test_calibrations_of_the_same_problems_are_merged() -> None:
         ({"kind": "recipe"}, "no kind 'calibration'"),
         ({"schema": 7}, "of schema 1"),
         ({"arms": []}, "it has no arm"),
-        ({"arms": 3}, "TypeError"),
+        ({"arms": 3}, "arms is 3"),
         ({"problems": ["1"] * 3}, "has not one value for each of 20 problems"),
-        ({"arms": [{}]}, "KeyError"),
+        ({"arms": [{}]}, "an arm has no strategy"),
+        ({"arms": ["single"]}, "an arm has no strategy"),
+        ({"measure": "luck"}, "measure is 'luck'"),
+        ({"rates": [0.5]}, "rates is no list of 20 numbers"),
+        ({"rates": [2.0] * 20}, "rates has a value outside of 0 to 1"),
     ],
 )
 def test_a_file_that_is_no_calibration_is_refused_in_one_line(
@@ -172,17 +176,17 @@ def test_a_head_edited_by_hand_is_refused_in_one_line(tmp_path: Path, place: str
 @pytest.mark.parametrize(
     ("field", "value", "reason"),
     [
-        ("samples", {}, "KeyError: 'total'"),
-        ("samples", 3, "TypeError"),
-        ("samples", {"total": "many"}, "samples has a count that is no whole number"),
+        ("samples", {}, "samples.total is None, and no whole number"),
+        ("samples", 3, "samples is 3"),
+        ("samples", {"total": "many"}, "samples.total is 'many', and no whole number"),
         ("right", [2.0] * 20, "right has a value outside of 0 to 1"),
-        ("right", ["x"] * 20, "TypeError"),
-        ("tokens", [-1.0] * 20, "a cost is below 0"),
-        ("tokens", [1.0] * 19, "has not one value"),
+        ("right", ["x"] * 20, "majority:n=4: right is no list of 20 numbers"),
+        ("tokens", [-1.0] * 20, "majority:n=4: tokens is -1.0; a cost is a number, 0 or more"),
+        ("tokens", [1.0] * 19, "tokens is no list of 20 numbers"),
         ("strategy", "majorty:n=4", "did you mean 'majority'"),
         ("strategy", "majority:n=-4", "n=-4: give 1 or more"),
-        ("usage", None, "AttributeError"),
-        ("seconds", "long", "TypeError"),
+        ("usage", None, "usage is None"),
+        ("seconds", "long", "seconds is 'long'"),
     ],
 )
 def test_an_arm_edited_by_hand_is_refused_in_one_line(tmp_path: Path, field: str, value: Any, reason: str) -> None:
@@ -337,7 +341,7 @@ def test_costs_of_several_models_are_compared_in_a_unit_that_all_have() -> None:
     assert BOTH.choose(Budget(tokens=199)).arm == FOUR, "a budget of tokens compares tokens"
     unknown = calibration(SINGLE, replace(DRAFTS, usage={}), models={"main": WORDS, "draft": "small"})
     assert unknown.unit_of(Budget()) == "tokens"
-    assert BOTH.with_policies() is BOTH
+    assert unknown.with_policies() is unknown, "tokens of two models are not compared"
 
 
 def test_arms_of_a_model_have_a_curve_of_their_own() -> None:
@@ -349,7 +353,9 @@ def test_arms_of_a_model_have_a_curve_of_their_own() -> None:
         ("draft", "single", 1),
         ("draft", "majority:n=4", 4),
     ]
-    assert not any(each.is_independent for each in its), "its samples are none of the main model"
+    assert [begins_with(each.strategy, "draft") for each in its] == [True] * 3
+    assert not any(begins_with(each.strategy, "main") for each in its), "its samples are none of the main model"
+    assert not begins_with("delegate(single):model=main", "main"), "it draws in a search of its own"
 
 
 def test_a_plan_over_models_names_them_in_its_command(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -20,8 +21,9 @@ from thinktime.core.search import Search
 from thinktime.core.types import Capability, Node, Problem, Sampling, Score
 from thinktime.core.usage import Usage
 from thinktime.generators.local import LocalGenerator
+from thinktime.models.engine import llamacpp_model
 from thinktime.models.engine.llamacpp_engine import LlamaCppEngine
-from thinktime.models.engine.llamacpp_model import LlamaCppModel, idle_cores, load_llamacpp_model
+from thinktime.models.engine.llamacpp_model import LlamaCppModel, busy_cores, idle_cores, load_llamacpp_model
 from thinktime.models.engine.models import LanguageModel, load_language_model
 from thinktime.models.engine.rows import Job, Output, Read, Row, RowRace
 from thinktime.models.engine.states import Segments
@@ -269,7 +271,20 @@ def test_threads_are_the_idle_cores(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "3")
     assert idle_cores() == 3
     monkeypatch.delenv("OMP_NUM_THREADS")
-    monkeypatch.setattr(os, "getloadavg", lambda: (1000.0, 0.0, 0.0))
+    monkeypatch.setattr(llamacpp_model, "busy_cores", lambda: 1000.0)
     assert idle_cores() == 1
-    monkeypatch.setattr(os, "getloadavg", lambda: (0.0, 0.0, 0.0))
+    monkeypatch.setattr(llamacpp_model, "busy_cores", lambda: 0.0)
     assert 1 <= idle_cores() <= (os.cpu_count() or 1)
+
+
+def test_busy_cores_come_from_the_times_of_the_processor(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    stat = tmp_path / "stat"
+    monkeypatch.setattr(llamacpp_model, "_STAT", stat)
+    monkeypatch.setattr(os, "cpu_count", lambda: 4)
+    stat.write_text("cpu 10 0 10 100 20 0 0 0 0 0\ncpu0 ...\n")
+    later = "cpu 40 0 20 140 40 0 0 0 0 0\n"  # 40 of 100 ticks are busy
+    monkeypatch.setattr(time, "sleep", lambda seconds: stat.write_text(later))
+    assert busy_cores() == pytest.approx(1.6)
+    stat.unlink()
+    monkeypatch.setattr(os, "getloadavg", lambda: (2.5, 0.0, 0.0))
+    assert busy_cores() == 2.5

@@ -16,6 +16,7 @@ from fake_endpoint import FakeEndpoint, Running, written
 
 from thinktime import cli
 from thinktime.bank.store import Bank
+from thinktime.session import model_key
 
 Command = Callable[..., tuple[int, str, str]]
 
@@ -30,7 +31,7 @@ def endpoint() -> Iterator[FakeEndpoint]:
 def thinktime(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Iterator[Command]:
     """The program's entry point in this process, in an empty folder: exit code, output, errors."""
     monkeypatch.chdir(tmp_path)
-    for name in ("THINKTIME_API_KEY", "OPENAI_API_KEY"):
+    for name in ("THINKTIME_API_KEY", "OPENAI_API_KEY", "OPENAI_BASE_URL"):
         monkeypatch.delenv(name, raising=False)
     before = signal.getsignal(signal.SIGTERM)
 
@@ -93,19 +94,39 @@ def test_the_model_can_be_left_out_if_the_endpoint_has_only_one(
     assert code == 0 and json.loads(out)["finish"] == "done"
 
 
-@pytest.mark.parametrize("name", ["THINKTIME_API_KEY", "OPENAI_API_KEY"])
+@pytest.mark.parametrize("usual", [None, "its url"])
 def test_the_key_comes_from_the_environment_and_is_never_shown(
-    endpoint: FakeEndpoint, thinktime: Command, monkeypatch: pytest.MonkeyPatch, name: str
+    endpoint: FakeEndpoint, thinktime: Command, monkeypatch: pytest.MonkeyPatch, usual: str | None
 ) -> None:
     endpoint.key = "secret-1"
     code, _, err = thinktime(*ask(endpoint, "--strategy", "single"))
     assert code == 2 and "THINKTIME_API_KEY" in err
     options = ask(endpoint, "--model-name", "words", "--strategy", "single")
+    monkeypatch.setenv("OPENAI_API_KEY", "secret-1")
     code, _, err = thinktime(*options)
-    assert code == 2 and "THINKTIME_API_KEY" in err
-    monkeypatch.setenv(name, "secret-1")
+    assert code == 2 and "OPENAI_API_KEY is for OpenAI's host" in err
+    if usual:
+        monkeypatch.setenv("OPENAI_BASE_URL", endpoint.url)
+    else:
+        monkeypatch.setenv("THINKTIME_API_KEY", "secret-1")
     code, out, err = thinktime(*options)
     assert code == 0 and "secret" not in out + err
+
+
+@pytest.mark.parametrize(
+    ("url", "sent"),
+    [
+        ("https://api.openai.com/v1", True),
+        ("https://eu.api.openai.com/v1", True),
+        ("https://openai.com.example.org/v1", False),
+        ("https://notopenai.com/v1", False),
+        ("http://127.0.0.1:8000/v1", False),
+    ],
+)
+def test_a_key_named_for_openai_goes_to_openai_alone(monkeypatch: pytest.MonkeyPatch, url: str, sent: bool) -> None:
+    monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
+    monkeypatch.setenv("OPENAI_API_KEY", "secret-1")
+    assert model_key(url) == ("secret-1" if sent else None)
 
 
 @pytest.mark.parametrize(

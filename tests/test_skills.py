@@ -776,7 +776,7 @@ def test_a_chat_model_sees_answers_without_their_thoughts() -> None:
     assert (question["content"], answer["content"]) == (QUESTION, "The answer is 7.")
     assert "Verdict: Yes" in check["content"]
     judged = JUDGE.render(PROBLEM, [state, state], [])[-1]["content"]
-    assert "### Answer 2\nThe answer is 7." in judged and '"Scores: [7, 7]"' in judged
+    assert "### Answer 2\nThe answer is 7." in judged and '"Scores: [S1, S2]"' in judged
     revised = REVISE.render(PROBLEM, [state], [Text((), text="Verdict: No")])
     assert [message["role"] for message in revised] == ["user", "assistant", "user", "assistant", "user"]
 
@@ -824,7 +824,7 @@ def test_a_users_template_replaces_a_prompt_and_replies_are_read_as_before() -> 
     mine = overridden(prompts(), {"judge": "Units decide in {question}.\n{answers}\nEnd with Scores: [{example}]"})
     (turn,) = mine["judge"].render(PROBLEM, [Text((), text="is 7"), Text((), text="is 5")], [])
     listed = "### Answer 1\nis 7\n\n### Answer 2\nis 5"
-    assert turn["content"] == f"Units decide in {QUESTION}.\n{listed}\nEnd with Scores: [7, 7]"
+    assert turn["content"] == f"Units decide in {QUESTION}.\n{listed}\nEnd with Scores: [S1, S2]"
     assert mine["judge"].read(Text((), text="Scores: [3, 9]"), 2) == [0.3, 0.9]
 
 

@@ -2,10 +2,12 @@
 
     python -m benchmarks.gateway.chaos --seconds 600 --every 20        # writes chaos.json
     python -m benchmarks.gateway.chaos --every 0 --out chaos-control.json        # nothing is killed, nobody leaves
+    python -m benchmarks.gateway.chaos --seconds 600 --every 10 --workers 2 --out chaos-workers.json
 
 Clients send requests with and without a method, and some of them disconnect. They use three keys: one with a small
 budget, one with a large budget, and one without. Every few seconds a gateway gets SIGKILL and is started again, and
-sometimes Postgres does, which syncs to disk. The upstream is `tests/fake_endpoint.py`, which counts what it generates.
+sometimes Postgres does, which syncs to disk. With ``--workers`` every gateway has several processes, and half of the
+time only one of them is killed. The upstream is `tests/fake_endpoint.py`, which counts what it generates.
 
 The run fails if at any moment an account has spent and reserved more than its budget, or if at the end something is
 still reserved, less is charged than was generated, or more than that and the worst case of the uncounted calls.
@@ -32,6 +34,7 @@ from typing import Any
 
 import aiohttp
 
+from benchmarks.gateway.serving import family
 from benchmarks.gateway.upstream import BODY, HERE, FakeEndpoint, PostgresServer, Running
 from thinktime.bank.accounts import LEASE, Accounts, Balances
 from thinktime.bank.store import ALL, Bank
@@ -50,15 +53,15 @@ def key(name: str) -> str:
 
 
 class Replica:
-    """A gateway in its own process, always at the same port."""
+    """A gateway of one or more processes, always at the same port."""
 
-    def __init__(self, folder: Path, upstream: str, bank: str) -> None:
+    def __init__(self, folder: Path, upstream: str, bank: str, workers: int) -> None:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
         self.url = f"http://127.0.0.1:{port}/v1/chat/completions"
         self._config = folder / f"{port}.toml"
-        lines = [f'upstream = "{upstream}"', f"port = {port}", f'bank = "{bank}"']
+        lines = [f'upstream = "{upstream}"', f"port = {port}", f"workers = {workers}", f'bank = "{bank}"']
         for name, tokens in BUDGETS.items():
             lines += [f"[keys.{name}]", f'sha256 = "{digest(key(name))}"']
             lines += [] if tokens is None else [f'budget = "{tokens}tok"']
@@ -76,6 +79,11 @@ class Replica:
         """Wait until it listens; whether it does."""
         assert self.process.stdout is not None
         return bool(self.process.stdout.readline())
+
+    def workers(self) -> list[int]:
+        """The processes that serve for it, if there are several."""
+        _, *started = family(self.process.pid)
+        return [process for process in started if b"spawn_main" in Path(f"/proc/{process}/cmdline").read_bytes()]
 
     def stop(self, number: signal.Signals) -> None:
         """End it by a signal."""
@@ -119,7 +127,7 @@ class Clients:
 
 
 async def kill(replicas: list[Replica], server: PostgresServer, every: float, until: float) -> Counter[str]:
-    """Kill a gateway after each interval, and each fifth time Postgres; start them again."""
+    """Kill a gateway or a process of one after each interval, and each fifth time Postgres; start them again."""
     dice, killed, restarting = random.Random(0), Counter[str](), dict[Replica, asyncio.Task[None]]()
 
     async def again(replica: Replica) -> None:
@@ -136,8 +144,12 @@ async def kill(replicas: list[Replica], server: PostgresServer, every: float, un
             await asyncio.sleep(1)
             await asyncio.to_thread(server.start)
         elif up := [replica for replica in replicas if replica not in restarting]:
-            killed["gateway"] += 1
             replica = dice.choice(up)
+            if (workers := replica.workers()) and dice.random() < 0.5:
+                killed["worker"] += 1
+                os.kill(dice.choice(workers), signal.SIGKILL)
+                continue
+            killed["gateway"] += 1
             await asyncio.to_thread(replica.stop, signal.SIGKILL)
             replica.start()
             restarting[replica] = asyncio.create_task(again(replica))
@@ -171,7 +183,7 @@ async def run(args: argparse.Namespace, stack: ExitStack, endpoint: FakeEndpoint
     bank = server.bank()
     Bank(bank).close()
     accounts = Accounts(bank)
-    replicas = [Replica(folder, endpoint.url, bank) for _ in range(GATEWAYS)]
+    replicas = [Replica(folder, endpoint.url, bank, args.workers) for _ in range(GATEWAYS)]
     for replica in replicas:
         stack.callback(replica.process.kill)
         assert replica.listens()
@@ -196,6 +208,7 @@ async def run(args: argparse.Namespace, stack: ExitStack, endpoint: FakeEndpoint
     return {
         "seconds": seconds,
         "gateways": GATEWAYS,
+        "workers": args.workers,
         "clients": args.clients,
         "killed": dict(killed),
         "replies": dict(sorted(clients.replies.items())),
@@ -236,6 +249,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=120)
     parser.add_argument("--every", type=float, default=5, help="seconds between two kills; 0: nothing is killed")
     parser.add_argument("--clients", type=int, default=200)
+    parser.add_argument("--workers", type=int, default=1, help="processes of a gateway")
     parser.add_argument("--out", type=Path, default=HERE / "chaos.json")
     args = parser.parse_args()
     with TemporaryDirectory(prefix="thinktime-chaos-") as folder, Running(latency=0.05, n="honoured") as endpoint:

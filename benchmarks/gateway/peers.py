@@ -17,7 +17,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,7 +60,8 @@ class Peer:
     configure: dict[str, Any] | None = None
 
 
-def _program(peer: str, name: str) -> str:
+def program(peer: str, name: str) -> str:
+    """The path of a program of a peer's environment."""
     return str(INSTALLED / peer / "bin" / name)
 
 
@@ -77,7 +78,7 @@ PEERS = (
     ),
     Peer(
         "its_hub",
-        lambda _, port: [_program("its_hub", "its-iaas"), "--host", "127.0.0.1", "--port", str(port)],
+        lambda _, port: [program("its_hub", "its-iaas"), "--host", "127.0.0.1", "--port", str(port)],
         {**BODY, "budget": SAMPLES},
         None,
         {**BODY, "budget": 1},
@@ -87,7 +88,7 @@ PEERS = (
     Peer(
         "optillm",
         lambda upstream, port: [
-            *(_program("optillm", "optillm"), "--base-url", upstream, "--port", str(port), "--log", "error"),
+            *(program("optillm", "optillm"), "--base-url", upstream, "--port", str(port), "--log", "error"),
             *("--best-of-n", str(SAMPLES), "--approach", "none", "--model", "words"),
         ],
         {**BODY, "optillm_approach": "majority_voting"},
@@ -97,16 +98,20 @@ PEERS = (
 )
 
 
-def install() -> dict[str, Any]:
-    """Install the peers if needed; return packages, megabytes and the seconds of the installation."""
+def install(packages: Mapping[str, list[list[str]]]) -> dict[str, Any]:
+    """Install peers if needed; return packages, megabytes and the seconds of the installation.
+
+    Args:
+        packages: by peer, what each call of pip gets.
+    """
     installed = {}
-    for peer, steps in PACKAGES.items():
+    for peer, steps in packages.items():
         folder, record = INSTALLED / peer, INSTALLED / f"{peer}.json"
         if not record.exists():
             began = time.perf_counter()
             subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
-            for packages in steps:
-                subprocess.run([folder / "bin" / "pip", "install", "--quiet", *packages], check=True)
+            for arguments in steps:
+                subprocess.run([folder / "bin" / "pip", "install", "--quiet", *arguments], check=True)
             seconds = time.perf_counter() - began
             listed = subprocess.run([folder / "bin" / "pip", "freeze"], capture_output=True, text=True, check=True)
             size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file() and not file.is_symlink())
@@ -127,7 +132,7 @@ def serving(peer: Peer, upstream: str, port: int) -> Iterator[tuple[str, int, fl
         "HOME": str(INSTALLED),
         "PYTHONPATH": ":".join(sys.path),
     }
-    if peer.name != "thinktime":
+    if not peer.name.startswith("thinktime"):
         del settings["PYTHONPATH"]
     with (
         log.open("w") as out,
@@ -245,7 +250,7 @@ def summary(values: Sequence[float]) -> dict[str, float]:
 
 def main() -> None:
     INSTALLED.mkdir(parents=True, exist_ok=True)
-    installed = install()
+    installed = install(PACKAGES)
     result: dict[str, Any] = {
         "command": "python -m benchmarks.gateway.peers",
         "environment": environment() | {"aiohttp": aiohttp.__version__},

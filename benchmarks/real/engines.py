@@ -66,13 +66,14 @@ def jobs(model: Path, given: argparse.Namespace) -> dict[str, dict[str, Any]]:
     return found
 
 
-def measured(job: Mapping[str, Any]) -> dict[str, Any]:
-    """What a process of its own finds."""
+def measured(job: Mapping[str, Any], threads: int) -> dict[str, Any]:
+    """What a process of its own finds with so many threads."""
     with tempfile.TemporaryDirectory() as folder:
         asked, found = Path(folder) / "job.json", Path(folder) / "found.json"
         asked.write_text(json.dumps({**job, "started": time.time()}))
         command = [sys.executable, "-m", "benchmarks.real.contenders", str(asked), str(found)]
-        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+        environ = {**os.environ, "OMP_NUM_THREADS": str(threads)}
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, env=environ)
         result: dict[str, Any] = json.loads(found.read_text())
         return result
 
@@ -129,6 +130,7 @@ def main() -> None:
     parser.add_argument("--depth", type=int, default=2, help="steps of the search")
     parser.add_argument("--prompts", type=int, default=50, help="whose greedy replies are compared")
     parser.add_argument("--rounds", type=int, default=1)
+    parser.add_argument("--threads", type=int, default=os.cpu_count(), help="of every engine; all cores unless given")
     given = parser.parse_args()
     if given.quick:
         given.rows, given.tokens, given.line_tokens, given.prompts = [1, 2], 4, 3, 2
@@ -137,19 +139,18 @@ def main() -> None:
     runs: dict[str, list[dict[str, Any]]] = {name: [] for name in NAMES}
     for round_ in range(given.rounds):
         for name in NAMES[:: 1 if round_ % 2 == 0 else -1]:
-            runs[name].append(measured(work[name]))
+            runs[name].append(measured(work[name], given.threads))
             print(f"round {round_ + 1}, {name}: {json.dumps(runs[name][-1])}", flush=True)
     result = {
         "command": "python -m benchmarks.real.engines " + " ".join(sys.argv[1:]),
         "environment": environment(),
         "cores": os.cpu_count(),
-        "threads": os.environ.get("OMP_NUM_THREADS", "as each engine chooses"),
         "model": {"file": model.name, "sha256": known_sha256(model)},
         "settings": {name: value for name, value in vars(given).items() if name not in ("model", "quick")},
         "width": work["own"]["width"],
         "contenders": summary(runs, work),
         "own_is_faster_by": ratios(runs),
-        "greedy_agreement_with_llama.cpp": measured(work["agreement"]),
+        "greedy_agreement_with_llama.cpp": measured(work["agreement"], given.threads),
         "seconds": round(time.perf_counter() - started),
     }
     text = json.dumps(result, indent=1)

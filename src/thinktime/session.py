@@ -459,7 +459,7 @@ def _key(role: str, url: str, kind: str, config: Config) -> str | None:
     """
     main = config.main
     if role == MAIN and kind == "model":
-        return model_key()
+        return model_key(url)
     if role != MAIN and (own := os.environ.get(f"THINKTIME_{role.upper().replace('-', '_')}_API_KEY")):
         return own
     if kind == "scorer":
@@ -467,7 +467,7 @@ def _key(role: str, url: str, kind: str, config: Config) -> str | None:
         shared = role == MAIN or (isinstance(judge, ScorerSpec) and may_share_key(url, judge.source))
         if shared and (key := scorer_key()):
             return key
-    return model_key() if main is not None and may_share_key(url, main) else None
+    return model_key(url) if main is not None and may_share_key(url, main) else None
 
 
 def may_share_key(url: str, source: str) -> bool:
@@ -475,9 +475,16 @@ def may_share_key(url: str, source: str) -> bool:
     return not is_url(source) or urlsplit(source).netloc == urlsplit(url).netloc
 
 
-def model_key() -> str | None:
-    """The key for the main model's endpoint, from the environment."""
-    return os.environ.get("THINKTIME_API_KEY") or os.environ.get("OPENAI_API_KEY")
+def model_key(url: str) -> str | None:
+    """The key for the main model's endpoint, from the environment.
+
+    ``OPENAI_API_KEY`` is only for hosts of openai.com and for the host of ``OPENAI_BASE_URL``.
+    """
+    if key := os.environ.get("THINKTIME_API_KEY"):
+        return key
+    asked, usual = urlsplit(url), urlsplit(os.environ.get("OPENAI_BASE_URL", ""))
+    openai = f".{asked.hostname}".endswith(".openai.com") or (asked.netloc and asked.netloc == usual.netloc)
+    return os.environ.get("OPENAI_API_KEY") if openai else None
 
 
 def scorer_key() -> str | None:

@@ -30,6 +30,7 @@ from thinktime.generators.text import thinking_counts, thinking_report
 from thinktime.prompts.turns import question_text
 from thinktime.session import Session
 from thinktime.strategies import Strategy, check
+from thinktime.strategies.composition.delegate import Delegate
 
 SCHEMA = 1
 IN_FLIGHT = 256
@@ -215,7 +216,9 @@ class Bench:
         thoughts = thinking_counts(record.node for record in search.records()) if capped else ()
         trace, events = tuple(records(search)), tuple(search.events)
         ended = tuple([await self._sample(record, kind, problem) for record, kind in ends(search)])
-        known = signals(search, drawn) if leaves else {}
+        inner = [r.node for r in search.records() if r.node.parent is not None and r.node.parent.parent is None]
+        first = inner if isinstance(entry.strategy, Delegate) else drawn
+        known = signals(search, first) if leaves or first is inner else {}
         return Outcome(problem, answer, correct, samples, trace, tuple(thoughts), events, ended, known)
 
     async def _sample(self, record: Record, kind: Kind, problem: Problem) -> dict[str, Any]:
@@ -379,6 +382,7 @@ class Bench:
                     "finish": o.answer.finish,
                     "generated_tokens": o.answer.usage.generated_tokens,
                     "signals": dict(o.signals),
+                    "pass_at_1": sum(o.samples) / len(o.samples) if o.samples else None,
                 }
                 for o in outcomes
             ],

@@ -101,7 +101,7 @@ def _endpoint(url: str, model_name: str | None, price: str | None) -> dict[str, 
     from thinktime.models.remote.refusals import listed_models, only_model
     from thinktime.models.remote.sizes import active_parameters
 
-    key, cache, names = model_key(), user_probe_cache(), list[str]()
+    key, cache, names = model_key(url), user_probe_cache(), list[str]()
     root, api = root_and_api(url)
     with suppress(ThinktimeError):  # an endpoint may have no list; the probe reports every other fault
         names = listed_models(url, key)

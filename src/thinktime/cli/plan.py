@@ -58,7 +58,8 @@ def plan(
     print(f"knee:    {found.knee().strategy}: beyond it, a point of accuracy costs more and more")
     print(f"take:    {strategy}: {advice.reason}")
     if policy := advice.policy:
-        print(f"         draws {policy.bins.samples} first, and goes on with")
+        of_model = "" if policy.bins.model == MAIN else f" of the model {policy.bins.model}"
+        print(f"         draws {policy.bins.samples} first{of_model}, and goes on with")
         for number, text in enumerate(policy.strategies):
             print(f"         - {policy.bins.name(number)}: {text}")
     print(f"command: {command}")
@@ -74,7 +75,7 @@ def priced(found: Calibration, price: str | None) -> Calibration:
     """
     if price is None:
         return found
-    if len(found.models) > 1:
+    if found.has_several_models:
         raise InputError("price", price, "the calibration has several models; give each its price in `thinktime bench`")
     from thinktime.models.remote.prices import Price
 
@@ -100,7 +101,7 @@ def _policy(advice: Advice) -> dict[str, object] | None:
     if (policy := advice.policy) is None:
         return None
     bins = {policy.bins.name(number): text for number, text in enumerate(policy.strategies)}
-    costs = {"tokens": policy.tokens, "tokens_of_one": policy.tokens_of_one}
+    costs = {"cost": policy.cost, "cost_of_one": policy.cost_of_one, "unit": policy.unit}
     return {"first_samples": policy.bins.samples, "bins": bins, "gain": policy.gain.as_dict(), **costs}
 
 
@@ -123,9 +124,9 @@ def _row(found: Calibration, arm: Arm) -> dict[str, object]:
     frontier = found.frontier()
     return {
         "strategy": arm.strategy,
-        "accuracy": arm.accuracy.as_dict(),
+        found.measure: arm.accuracy.as_dict(),
         "gain": arm.gain(found.arms[0]).as_dict(),
-        "accuracy_on_curve": found.value(arm),
+        f"{found.measure}_on_curve": found.value(arm),
         "tokens": arm.cost("tokens"),
         "cost": arm.cost(found.unit),
         "unit": found.unit,
@@ -157,7 +158,7 @@ def table_of(found: Calibration) -> Table:
     table.add_column("strategy", no_wrap=True)
     first = found.arms[0].strategy
     units = ["tokens"] if found.unit == "tokens" else ["tokens", found.unit]
-    for name in ("accuracy", "on its curve", f"minus {first}", *units, f"{found.unit} for a point", "lost samples"):
+    for name in (found.measure, "on its curve", f"minus {first}", *units, f"{found.unit} for a point", "lost samples"):
         table.add_column(name, justify="right", no_wrap=True)
     frontier = found.frontier()
     for arm in found.arms:

@@ -26,7 +26,7 @@ def probe(
     from thinktime.generators.openai import RemoteGenerator
     from thinktime.models.remote.refusals import only_model
 
-    key, cache = model_key(), user_probe_cache()
+    key, cache = model_key(url), user_probe_cache()
     generator = RemoteGenerator(url, model_name or only_model(url, key), key)
     cache.keep(generator.probe_key, traits := generator.traits)
     seen = {"endpoint": generator.name, **asdict(traits), "capabilities": sorted(generator.capabilities)}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -124,7 +123,8 @@ def serve(
         settings["keys"] = (*settings.get("keys", ()), given_key(key))
     if "upstream" not in settings:
         raise InputError("upstream", None, "give --upstream http://host:port/v1, or upstream in --config")
-    upstream_key = os.environ.get("THINKTIME_API_KEY") or os.environ.get("OPENAI_API_KEY")
+    upstream = settings["upstream"]
+    upstream_key = model_key(upstream) if isinstance(upstream, str) else None
     made_config = GatewayConfig(**settings, upstream_key=upstream_key)
     if print_config:
         print(json.dumps(made_config.shown(), indent=2, default=str))
@@ -141,7 +141,7 @@ def _scorer(
 ) -> Scorer | None:
     if scorer is not None and is_url(scorer):
         shares = any(each.key is not None and may_share_key(scorer, each.url) for each in upstreams)
-        key = scorer_key() or (model_key() if shares else None)
+        key = scorer_key() or (model_key(scorer) if shares else None)
         return remote_scorer(scorer, key, name=name, price=price)
     only_for_endpoints("--scorer", scorer_name=name, scorer_price=price)
     if scorer is None:

@@ -67,21 +67,14 @@ class Arm:
         return mean_interval(self.right, bounds=SHARES)
 
     @property
-    def is_independent(self) -> bool:
-        """See the function of this name."""
-        return is_independent(self.strategy)
-
-    @property
     def model(self) -> str:
         """The role of the model that it runs with."""
-        name, values = split(self.strategy)
-        return values.get("model", DRAFT) if name == DELEGATE else MAIN
+        return role_of(self.strategy)
 
     @property
     def own(self) -> str:
         """The strategy without its model."""
-        name, values = split(self.strategy)
-        return values.get(INNER, "single") if name == DELEGATE else self.strategy
+        return own_of(self.strategy)
 
     @property
     def size(self) -> int:
@@ -120,8 +113,26 @@ class Arm:
         return replace(self, right=some(self.right), tokens=some(self.tokens), signals=signals)
 
 
+def role_of(strategy: str) -> str:
+    """The role of the model that a strategy runs with."""
+    name, values = split(strategy)
+    return values.get("model", DRAFT) if name == DELEGATE else MAIN
+
+
+def own_of(strategy: str) -> str:
+    """A strategy without its model."""
+    name, values = split(strategy)
+    return values.get(INNER, "single") if name == DELEGATE else strategy
+
+
+def begins_with(strategy: str, role: str) -> bool:
+    """Whether its first samples are whole samples of the model of this role, so they can be drawn before it runs."""
+    delegated = split(strategy)[0] == DELEGATE
+    return delegated == (role != MAIN) and role_of(strategy) == role and is_independent(own_of(strategy))
+
+
 def is_independent(strategy: str) -> bool:
-    """Whether its samples are whole and the main model's, one after another, so the first ones can be drawn before."""
+    """Whether its samples are whole and the main model's, one after another."""
     return split(strategy)[0] in INDEPENDENT
 
 

@@ -5,6 +5,7 @@ Another package adds a planner with an entry point, see `thinktime.plugins`.
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
@@ -13,8 +14,9 @@ from thinktime import plugins
 from thinktime.core.errors import UnknownNameError
 from thinktime.core.search import Search
 from thinktime.core.trace import Answer
-from thinktime.core.types import missing
+from thinktime.core.types import MAIN, missing
 from thinktime.strategies import check, find, parse
+from thinktime.strategies.composition.delegate import answered
 from thinktime.strategies.options import installed
 
 if TYPE_CHECKING:
@@ -95,31 +97,67 @@ class Auto:
             search.log(planner=self.planner, strategy=text)
             return await parse(text)[1](search)
         advice = self._advice(search)
-        text, seen = advice.arm.strategy, dict[str, Any]()
         if advice.policy is not None:
-            text, seen = await self._by_first_samples(search, advice.policy)
-        search.log(planner=self.policy, strategy=text, reason=advice.reason, **seen)
-        return await parse(text)[1](search)
+            return await self._by_first_samples(search, advice.policy, advice.reason)
+        search.log(planner=self.policy, strategy=advice.arm.strategy, reason=advice.reason)
+        return await parse(advice.arm.strategy)[1](search)
 
-    async def _by_first_samples(self, search: Search, policy: Policy) -> tuple[str, dict[str, Any]]:
-        """The strategy of the bin of this problem, and what is logged of the choice.
+    async def _by_first_samples(self, search: Search, policy: Policy, reason: str) -> Answer:
+        """Draw the first samples, log the strategy of their bin, and run it.
 
-        Without the signal, or without any sample within the budget, the problem counts as hard.
+        A delegated strategy samples in a search inside this one, so the first samples of another model are drawn there.
         """
-        from thinktime.bench.signals import signals
-        from thinktime.planning.arms import is_independent
+        from thinktime.planning.arms import begins_with, own_of
 
-        bins = policy.bins
-        first = await search.extend([search.root], bins.samples)
-        value = signals(search, first).get(bins.signal, 0.0)
-        number = bins.place(value)
-        text = policy.strategies[number]
-        if is_independent(text):
-            search.rewind()
-        return text, {"bin": bins.name(number), bins.signal: value, "first_samples": len(first)}
+        role = policy.bins.model
+        text = ""
+
+        async def first(inner: Search) -> Answer:
+            nonlocal text
+            text, seen = await _bin_of(inner, policy)
+            search.log(planner=self.policy, strategy=text, reason=reason, **seen)
+            if not begins_with(text, role):
+                return Answer(None, "incomplete", inner.ledger.spent)
+            inner.rewind()
+            return await parse(own_of(text))[1](inner)
+
+        if role == MAIN:
+            answer = await first(search)
+        else:
+            answer = await search.run(_Inside(first), model=role)
+        if not begins_with(text, role):
+            return await parse(text)[1](search)
+        return answer if role == MAIN else answered(search, answer)
 
     def _advice(self, search: Search) -> Advice:
         from thinktime.planning.calibration_files import advise, policy  # they need numpy
 
         policy(self.policy).refuse_other(search)
         return advise(self.policy, search.ledger.budget, search.capabilities)
+
+
+@dataclass(frozen=True)
+class _Inside:
+    """A function as a strategy."""
+
+    work: Callable[[Search], Awaitable[Answer]]
+    needs: ClassVar[frozenset[str]] = frozenset()
+
+    async def __call__(self, search: Search) -> Answer:
+        return await self.work(search)
+
+
+async def _bin_of(search: Search, policy: Policy) -> tuple[str, dict[str, Any]]:
+    """The strategy of the bin of this problem, and what is logged of the choice.
+
+    Without the signal, or without any sample within the budget, the problem counts as hard.
+    """
+    from thinktime.bench.signals import signals
+
+    bins = policy.bins
+    first = await search.extend([search.root], bins.samples)
+    value = signals(search, first).get(bins.signal, 0.0)
+    number = bins.place(value)
+    drawn_by = {} if bins.model == MAIN else {"first_model": bins.model}
+    seen = {"bin": bins.name(number), bins.signal: value, "first_samples": len(first), **drawn_by}
+    return policy.strategies[number], seen

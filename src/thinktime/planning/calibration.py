@@ -28,6 +28,8 @@ ROOM = 1.1
 """Budgets of policies over the mean costs of arms; they are larger because the samples of a bin may be longer."""
 NEGLIGIBLE = 0.01
 """A gain of accuracy that is not worth a search."""
+ACCURACY, AGREEMENT = "accuracy", "agreement"
+"""What a calibration measures: whether answers are right; or whether they are those of a vote of other samples."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +66,9 @@ class Calibration:
         policies: by difficulty, the smallest budget first.
         sources: for each bench, its command, the program's version and the date of the reading.
         unit: of the costs that are compared, the name of a limit of a `Budget`.
+        rates: pass@1 of each problem over all of its samples; empty if it is unknown.
+        measure: `ACCURACY`; or `AGREEMENT`, which says nothing about right and wrong: of arms that agree as often,
+            the cheapest one is taken.
     """
 
     task: Mapping[str, Any]
@@ -75,6 +80,8 @@ class Calibration:
     sources: tuple[Mapping[str, Any], ...]
     policies: tuple[Policy, ...] = ()
     unit: str = "tokens"
+    rates: tuple[float, ...] = ()
+    measure: str = ACCURACY
 
     @property
     def models(self) -> Mapping[str, str]:
@@ -85,14 +92,17 @@ class Calibration:
         """Both calibrations' arms; of an arm that is in both, the other's counts. It has no policies.
 
         Raises:
-            InputError: the other one has another task, model, sampling, seed or other problems.
+            InputError: the other one has another task, model, sampling, seed or measure, or other problems.
         """
-        for name in ("task", "model", "sampling", "seed", "problems"):
+        for name in ("task", "model", "sampling", "seed", "problems", "measure"):
             if getattr(self, name) != getattr(other, name):
                 fix = f"calibrations with another {name} cannot be merged"
                 raise InputError("result", other.sources[0].get("command"), fix)
         arms = {arm.strategy: arm for arm in (*self.arms, *other.arms)}
-        return replace(self, arms=by_cost(arms.values()), sources=(*self.sources, *other.sources), policies=())
+        rates = self.rates or other.rates
+        return replace(
+            self, arms=by_cost(arms.values()), sources=(*self.sources, *other.sources), policies=(), rates=rates
+        )
 
     def refuse_other(self, search: Search) -> None:
         """Raise an `InputError` if the search has another model, scorer or temperature than the calibration."""
@@ -120,20 +130,28 @@ class Calibration:
         if not able:
             raise InputError("auto.policy", self.task["name"], "this model and scorer can run none of its strategies")
         names = {arm.strategy for arm in able}
-        return replace(
-            self, arms=able, policies=tuple(each for each in self.policies if names.issuperset(each.strategies))
-        )
+        policies = (each for each in self.policies if names.issuperset(each.strategies))
+        roles = {MAIN, *(arm.model for arm in able)}  # the first samples may be of a model that no bin takes
+        return replace(self, arms=able, policies=tuple(each for each in policies if each.bins.model in roles))
 
     def with_policies(self) -> Calibration:
         """The calibration with the best policy by difficulty at each budget at which another arm comes within reach.
 
-        A policy counts tokens, so there is none over several models.
+        The budgets are tokens. Over several models they are in the unit of a search without a budget, and if that is
+        tokens, there are no policies.
         """
-        if self._has_several_models:
+        unit = self.unit_of(Budget())
+        if self.has_several_models and unit == "tokens":
             return self
-        costs = sorted({arm.cost("tokens") for arm in self.arms if isfinite(arm.cost("tokens"))})
-        found = (by_first_samples(self.arms, ROOM * cost) for cost in costs)
+        costs = sorted({arm.cost(unit) for arm in self.arms if isfinite(arm.cost(unit))})
+        arms, rates = by_cost(self.arms, unit), self.rates if self.measure == ACCURACY else ()
+        found = (by_first_samples(arms, ROOM * cost, unit, self._slack, rates) for cost in costs)
         return replace(self, policies=tuple(each for each in found if each is not None))
+
+    @property
+    def _slack(self) -> float:
+        """A gain for all problems that is not worth a more expensive arm: the same answer is worth no tokens."""
+        return NEGLIGIBLE if self.measure == AGREEMENT else 0.0
 
     @cached_property
     def curves(self) -> Mapping[str, Arm]:
@@ -152,15 +170,17 @@ class Calibration:
         if (unit := self.unit_of(budget)) != self.unit:
             return self.in_unit(unit).choose(budget)
         advice = self.one(budget)
-        tokens = inf if budget.tokens is None else budget.tokens
-        found = max(
-            (each for each in self.policies if each.budget <= tokens), key=lambda each: each.budget, default=None
-        )
-        if found is None or not found.is_better or not self._fits(found, budget):
-            return advice
-        costs = f"{found.tokens:.0f} in place of {found.tokens_of_one:.0f} tokens"
-        reason = f"across folds {_points(found.gain)} points over one strategy for all, for {costs}"
-        return Advice(advice.arm, reason, found)
+        comparable = (each for each in self.policies if each.unit == unit or not self.has_several_models)
+        within = (each for each in comparable if each.budget <= _limit(budget, each.unit))
+        found = max(within, key=lambda each: each.budget, default=None)
+        if found is not None and found.is_better and self._fits(found, budget):
+            costs = f"{_number(found.cost, found.unit)} in place of {amount(found.cost_of_one, found.unit)}"
+            reason = f"across folds {_points(found.gain)} points over one strategy for all, for {costs}"
+            advice = Advice(advice.arm, reason, found)
+        if self.measure == AGREEMENT:
+            note = "this is agreement with a vote of other samples, measured without right answers"
+            advice = replace(advice, reason=f"{advice.reason}; {note}")
+        return advice
 
     def unit_of(self, budget: Budget) -> str:
         """The unit in which costs are compared: that of the only limit of the budget, and else tokens.
@@ -171,7 +191,7 @@ class Calibration:
         limits = [name for name, limit in vars(budget).items() if limit is not None]
         if len(limits) == 1:
             return limits[0]
-        for unit in ("dollars", "flops", "seconds") if self._has_several_models else ():
+        for unit in ("dollars", "flops", "seconds") if self.has_several_models else ():
             if all(0 < arm.cost(unit) < inf for arm in self.arms):
                 return unit
         return "tokens"
@@ -181,7 +201,8 @@ class Calibration:
         return replace(self, unit=unit, arms=by_cost(self.arms, unit))
 
     @property
-    def _has_several_models(self) -> bool:
+    def has_several_models(self) -> bool:
+        """Whether its roles have different models."""
         return len(set(self.models.values())) > 1
 
     def unknown(self, budget: Budget) -> list[str]:
@@ -190,25 +211,28 @@ class Calibration:
         return [name for name in limits if not any(0 < arm.cost(name) < inf for arm in self.arms)]
 
     def _fits(self, policy: Policy, budget: Budget) -> bool:
-        """Whether the mean costs of a policy are within the limits other than tokens."""
+        """Whether the mean costs of a policy are within the limits of other units than its own."""
         arms = {arm.strategy: arm for arm in self.arms}
-        first = next((arm for arm in self.arms if is_plain(arm) and arm.size == policy.bins.samples), None)
-        rest = replace(budget, tokens=None)
+        bins, firsts = policy.bins, (arm for arm in self.arms if is_plain(arm))
+        first = next((arm for arm in firsts if (arm.model, arm.size) == (bins.model, bins.samples)), None)
+        rest = replace(budget, **{policy.unit: None})
         return first is not None and all(charged(arms[each], first).fits(rest) for each in policy.strategies)
 
     def one(self, budget: Budget) -> Advice:
         """One arm for all problems: the most accurate one whose mean cost is within the budget; of equals the cheapest.
 
         The accuracies are those of the curves. It is the cheapest arm of all if the paired gain over that arm is below
-        `NEGLIGIBLE` within its interval.
+        `NEGLIGIBLE` within its interval. If agreement is measured, arms within `NEGLIGIBLE` of the best one are equal.
         """
         cheapest = self.arms[0]
         within = [arm for arm in self.arms if arm.fits(budget)]
         if not within:
             return Advice(cheapest, f"the budget is below the cheapest measured strategy, {self._cost(cheapest)}")
-        best = max(within, key=self.value)  # of equal ones the cheapest
+        most = max(map(self.value, within))
+        best = next(arm for arm in within if self.value(arm) >= most - self._slack)  # of equal ones the cheapest
         if best is cheapest:
-            return Advice(best, f"no other strategy within the budget is more accurate than {_percent(best.accuracy)}")
+            reason = f"no other strategy within the budget has a higher {self.measure} than {_percent(best.accuracy)}"
+            return Advice(best, reason)
         gain = self.curves[best.strategy].gain(self.curves[cheapest.strategy])
         if gain.high < NEGLIGIBLE:
             return Advice(cheapest, f"more compute does not help here: {best.strategy} gains {_points(gain)} points")
@@ -256,7 +280,16 @@ def by_cost(arms: Iterable[Arm], unit: str = "tokens") -> tuple[Arm, ...]:
 
 def amount(cost: float, unit: str) -> str:
     """A cost with its unit, as ``244 tokens`` and ``3.4e+11 flops``."""
-    return f"{cost:.0f} tokens" if unit == "tokens" else f"{cost:.3g} {unit}"
+    return f"{_number(cost, unit)} {unit}"
+
+
+def _number(cost: float, unit: str) -> str:
+    return f"{cost:.0f}" if unit == "tokens" else f"{cost:.3g}"
+
+
+def _limit(budget: Budget, unit: str) -> float:
+    limit = getattr(budget, unit)
+    return inf if limit is None else float(limit)
 
 
 def _weights(name: str | None) -> str | None:

@@ -18,13 +18,14 @@ from typing import Any
 from thinktime.bench.signals import SIGNALS
 from thinktime.bench.statistics import Estimate
 from thinktime.core.errors import InputError
-from thinktime.core.types import MAIN
+from thinktime.core.types import MAIN, model_of
 from thinktime.core.usage import Budget
 from thinktime.files import user_path
-from thinktime.planning.arms import Arm
+from thinktime.planning.arms import Arm, begins_with
 from thinktime.planning.bins import MOST, Bins, Policy, is_plain
-from thinktime.planning.calibration import Advice, Calibration, by_cost
+from thinktime.planning.calibration import ACCURACY, AGREEMENT, Advice, Calibration, by_cost
 from thinktime.strategies import find, make, options, spec, split
+from thinktime.strategies.options import DRAFT
 
 SCHEMA = 1
 LEAST_PROBLEMS = 20
@@ -61,6 +62,9 @@ def of_result(result: Mapping[str, Any], timing: Mapping[str, float]) -> Calibra
         for run in whole
     ]
     arms = [arm if is_plain(arm) else replace(arm, signals={}) for arm in arms]
+    rated = [(arm.size, run) for arm, run in zip(arms, whole, strict=True) if begins_with(arm.strategy, MAIN)]
+    rows = max(rated, key=lambda each: each[0])[1]["problems"] if rated else ()
+    rates = tuple(round(row["pass_at_1"], 4) for row in rows if row.get("pass_at_1") is not None)
     version = result["environment"]["thinktime"]
     source = {
         "command": _without_folders(result["command"]),
@@ -69,9 +73,8 @@ def of_result(result: Mapping[str, Any], timing: Mapping[str, float]) -> Calibra
         "machine": {name: result["environment"].get(name) for name in ("cpu", "platform", "torch")},
         "seconds_a_token": _seconds_a_token(arms),
     }
-    return Calibration(
-        result["task"], result["model"], result["sampling"], result["seed"], ids, by_cost(arms), (source,)
-    )
+    measured = result["task"], result["model"], result["sampling"], result["seed"], ids, by_cost(arms), (source,)
+    return Calibration(*measured, rates=rates if len(rates) == len(ids) else ())
 
 
 def read(path: Path) -> Calibration:
@@ -95,34 +98,64 @@ def _of(found: Mapping[str, Any]) -> Calibration:
     if found.get("schema") != SCHEMA or found.get("kind") != "calibration":
         raise ValueError(f"it has no kind 'calibration' of schema {SCHEMA}")
     roles = _roles(found)
-    arms = []
-    for row in found["arms"]:
-        signals = {name: tuple(values) for name, values in row.get("signals", {}).items()}
-        of_all = row["usage"], row["seconds"], row["samples"]
-        arm = Arm(row["strategy"], tuple(row["right"]), tuple(row["tokens"]), *of_all, signals)
-        lengths = {len(values) for values in (arm.right, arm.tokens, *signals.values(), found["problems"])}
-        if lengths != {len(arm.right)} or len(arm.right) < LEAST_PROBLEMS:
-            raise ValueError(f"{arm.strategy} has not one value for each of {LEAST_PROBLEMS} problems or more")
-        if not all(0 <= value <= 1 for value in arm.right):
-            raise ValueError(f"{arm.strategy}: right has a value outside of 0 to 1")
-        if not all(isfinite(value) for values in signals.values() for value in values):
-            raise ValueError(f"{arm.strategy}: a signal is no number")
-        costs = [*arm.tokens, *arm.usage.values(), arm.seconds]
-        if not all(cost is None or (isfinite(cost) and cost >= 0) for cost in costs):
-            raise ValueError(f"{arm.strategy}: a cost is below 0 or no number")
-        make(*split(arm.strategy))  # an unknown strategy or option fails here
-        if arm.model not in roles:
-            raise ValueError(f"{arm.strategy}: model.models has no role {arm.model!r}")
-        if not all(isinstance(count, int) for count in (arm.samples["total"], *arm.samples.values())):
-            raise ValueError(f"{arm.strategy}: samples has a count that is no whole number")
-        arms.append(arm)
+    problems = tuple(_typed(found, "problems", list))
+    arms = tuple(_arm(row, roles, len(problems)) for row in _typed(found, "arms", list))
     if not arms:
         raise ValueError("it has no arm")
     rest = {name: found[name] for name in ("task", "model", "sampling", "seed")}
-    problems, sources = tuple(found["problems"]), tuple(found["sources"])
+    sources = tuple(found["sources"])
     known = {arm.strategy for arm in arms}
-    policies = tuple(_policy(row, known) for row in found.get("policies", ()))
-    return Calibration(**rest, problems=problems, arms=by_cost(arms), sources=sources, policies=policies)
+    policies = tuple(_policy(row, known, roles) for row in found.get("policies", ()))
+    rates = _shares(found, "rates", len(problems)) if found.get("rates") else ()
+    if (measure := found.get("measure", ACCURACY)) not in (ACCURACY, AGREEMENT):
+        raise ValueError(f"measure is {measure!r}")
+    more = {"policies": policies, "rates": rates, "measure": measure}
+    return Calibration(**rest, problems=problems, arms=by_cost(arms), sources=sources, **more)
+
+
+def _arm(row: object, roles: Set[str], count: int) -> Arm:
+    """An arm of a file with so many problems."""
+    if not isinstance(row, dict) or not isinstance(name := row.get("strategy"), str):
+        raise ValueError("an arm has no strategy")
+    parsed = make(*split(name))  # an unknown strategy or option fails here
+    if not isinstance(row.get("right"), list) or len(row["right"]) != count or count < LEAST_PROBLEMS:
+        raise ValueError(f"{name} has not one value for each of {LEAST_PROBLEMS} problems or more")
+    right, tokens = _shares(row, "right", count, name), _numbers(row, "tokens", count, name)
+    signals = _typed({"signals": {}} | row, "signals", dict)
+    signals = {each: _numbers(signals, each, count, f"{name}: signals") for each in signals}
+    usage, samples = _typed(row, "usage", dict), _typed(row, "samples", dict)
+    costs = {"seconds": row["seconds"], **usage}
+    for what, cost in [*costs.items(), *(("tokens", each) for each in tokens)]:
+        if cost is not None and not (_is_number(cost) and cost >= 0):
+            raise ValueError(f"{name}: {what} is {cost!r}; a cost is a number, 0 or more")
+    for what, number in (("total", samples.get("total")), *samples.items()):
+        if not isinstance(number, int) or isinstance(number, bool):
+            raise ValueError(f"{name}: samples.{what} is {number!r}, and no whole number")
+    arm = Arm(name, right, tokens, usage, row["seconds"], samples, signals)
+    needed = {DRAFT} if model_of(DRAFT) in parsed.needs else set()
+    if lacking := {arm.model, *needed} - roles:
+        raise ValueError(f"{name}: model.models has no role {min(lacking)!r}")
+    return arm
+
+
+def _shares(table: Mapping[str, Any], place: str, count: int, of: str = "") -> tuple[float, ...]:
+    """Numbers from 0 to 1, one for each problem."""
+    found = _numbers(table, place, count, of)
+    if not all(0 <= value <= 1 for value in found):
+        raise ValueError(f"{of}{': ' * bool(of)}{place} has a value outside of 0 to 1")
+    return found
+
+
+def _numbers(table: Mapping[str, Any], place: str, count: int, of: str) -> tuple[float, ...]:
+    """Numbers, one for each problem."""
+    found = table.get(place)
+    if not isinstance(found, list) or len(found) != count or not all(map(_is_number, found)):
+        raise ValueError(f"{of}{': ' * bool(of)}{place} is no list of {count} numbers")
+    return tuple(found)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and isfinite(value)
 
 
 def _roles(found: Mapping[str, Any]) -> Set[str]:
@@ -151,16 +184,25 @@ def _typed(table: Mapping[str, Any], place: str, kind: type | UnionType) -> Any:
     return value
 
 
-def _policy(row: Mapping[str, Any], known: Set[str]) -> Policy:
-    bins = Bins(row["bins"]["signal"], row["bins"]["samples"], tuple(row["bins"]["edges"]))
+def _policy(row: Mapping[str, Any], known: Set[str], roles: Set[str]) -> Policy:
+    cut = row["bins"]
+    bins = Bins(
+        cut["signal"], cut["samples"], tuple(cut["edges"]), cut.get("model", MAIN), tuple(cut.get("limits", ()))
+    )
     strategies = tuple(row["strategies"])
     rising = all(low < high for low, high in pairwise((-inf, *bins.edges, inf)))
     if bins.signal not in SIGNALS or not rising or len(strategies) != len(bins.edges) + 1:
         raise ValueError("a policy needs a known signal, rising edges, and one strategy more than edges")
     if not isinstance(bins.samples, int) or not 1 <= bins.samples <= MOST or not set(strategies) <= known:
         raise ValueError(f"a policy needs 1 to {MOST} first samples, and strategies that are measured")
+    if bins.model not in roles or len(bins.limits) not in (0, len(bins.edges)):
+        raise ValueError("a policy needs a role of model.models, and one limit for each edge or none")
     gain, saved = Estimate(**row["gain"]), Estimate(**row["saved"])
-    return Policy(float(row["budget"]), bins, strategies, gain, row["tokens"], row["tokens_of_one"], saved)
+    cost, cost_of_one = (row[name] if name in row else row[f"tokens{name[4:]}"] for name in ("cost", "cost_of_one"))
+    unit = row.get("unit", "tokens")  # older files have tokens alone
+    if unit not in vars(Budget()):
+        raise ValueError(f"a policy has the unit {unit!r}, which no budget limits")
+    return Policy(float(row["budget"]), bins, strategies, gain, float(cost), float(cost_of_one), saved, unit)
 
 
 def text(calibration: Calibration) -> str:
@@ -168,7 +210,7 @@ def text(calibration: Calibration) -> str:
     summary = [
         {
             "strategy": arm.strategy,
-            "accuracy": arm.accuracy.as_dict(),
+            calibration.measure: arm.accuracy.as_dict(),
             "tokens": round(arm.cost("tokens"), 1),
             "gain": None if arm is calibration.arms[0] else arm.gain(calibration.arms[0]).as_dict(),
         }

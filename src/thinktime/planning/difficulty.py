@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+import numpy.typing as npt
 
 from thinktime.core.errors import InputError
 
@@ -50,6 +51,33 @@ def absolute_bins(rates: Sequence[float] | None, limits: tuple[float, float] = L
         if (count := found.count(level)) < least:
             raise InputError("bins", level, f"{count} problems are {level}, and it takes {least}; take other problems")
     return found
+
+
+def crossing(signal: npt.NDArray[np.float64], rates: npt.NDArray[np.float64], limit: float) -> float | None:
+    """The least value of a signal at which the success rate that it predicts reaches a limit.
+
+    The prediction is the isotonic regression of the rates on the signal (pooling of adjacent violators), so a larger
+    value never predicts a smaller rate.
+
+    Args:
+        signal, rates: of each problem.
+        limit: between 0 and 1.
+
+    Returns:
+        None if all values predict a smaller rate, or all at least the limit.
+    """
+    values, where = np.unique(signal, return_inverse=True)
+    weights = np.bincount(where).astype(float)
+    blocks: list[tuple[float, float, int]] = []  # rate, weight, and number of values
+    for rate, weight in zip(np.bincount(where, rates) / weights, weights, strict=True):
+        block = float(rate), float(weight), 1
+        while blocks and blocks[-1][0] >= block[0]:
+            before = blocks.pop()
+            both = before[1] + block[1]
+            block = (before[0] * before[1] + block[0] * block[1]) / both, both, before[2] + block[2]
+        blocks.append(block)
+    below = sum(count for rate, _, count in blocks if rate < limit)
+    return float(values[below]) if 0 < below < len(values) else None
 
 
 def cross_validated(right: Mapping[str, Sequence[float]], bins: Sequence[int]) -> tuple[list[float], list[str]]:

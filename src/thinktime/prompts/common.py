@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from thinktime.core.types import Problem, Prompt
-from thinktime.prompts.turns import Message, assistant, conversation, listed, shown, user
+from thinktime.prompts.turns import Message, assistant, conversation, listed, places, shown, user
 
 CHECK_WORDS = """Check the solution above: go through it step by step and work every step out again. \
 End with one line, either "Verdict: Yes" if all of it is correct, or "Verdict: No" if anything is wrong."""
@@ -21,7 +21,7 @@ JUDGE_WORDS = """Judge {n} answers to the question above.
 
 First write down the criteria that matter for this question, each with a weight in percent; the weights sum to 100. \
 Then go through every answer by every criterion. \
-End with one line that gives each answer an integer from 1 to 10, in the order above: "Scores: [{example}]"."""
+End with one line "Scores: [{example}]", where S1 is an integer from 1 to 10 for answer 1, and so on."""
 
 REVISE_WORDS = """Your answer may be wrong. Look for what is wrong in it, then write a complete better answer to the \
 question, in the format the question asks for."""
@@ -44,8 +44,7 @@ def _verdict(state: Any, n: int) -> float | None:
 
 
 def _judge(problem: Problem, about: Sequence[Any], said: Sequence[Any]) -> list[Message]:
-    example = ", ".join("7" for _ in about)
-    words = JUDGE_WORDS.format(n=len(about), answers=listed(about), example=example)
+    words = JUDGE_WORDS.format(n=len(about), answers=listed(about), example=places(about))
     return [*conversation(problem), user(words)]
 
 

@@ -9,11 +9,11 @@ from typing import Any
 
 from thinktime.core.errors import InputError, UnknownNameError
 from thinktime.core.types import Problem, Prompt
-from thinktime.prompts.turns import Message, listed, question_text, shown, user
+from thinktime.prompts.turns import Message, listed, places, question_text, shown, user
 
 FIELDS = ("question", "answer", "answers", "reply", "replies", "n", "example")
 """``question``: the problem's turns as text. ``answer`` and ``answers``: the last and all of the generations that it is
-about. ``reply`` and ``replies``: the same of earlier replies. ``n``: how many answers. ``example``: ``7, 7, 7``."""
+about. ``reply`` and ``replies``: the same of earlier replies. ``n``: how many answers. ``example``: ``S1, S2, S3``."""
 
 
 def with_words(prompt: Prompt, words: str) -> Prompt:
@@ -44,7 +44,7 @@ def with_words(prompt: Prompt, words: str) -> Prompt:
             "reply": shown(said[-1]) if said else "",
             "replies": "\n\n".join(map(shown, said)),
             "n": len(about),
-            "example": ", ".join("7" for _ in about),
+            "example": places(about),
         }
         return [user(words.format(**values))]
 

@@ -52,6 +52,11 @@ def listed(states: Sequence[Any]) -> str:
     return "\n\n".join(f"### Answer {index}\n{shown(state)}" for index, state in enumerate(states, 1))
 
 
+def places(states: Sequence[Any]) -> str:
+    """Where the score of each generation stands in a list: ``S1, S2, S3``. Models copy an example with numbers."""
+    return ", ".join(f"S{index}" for index in range(1, len(states) + 1))
+
+
 def quoted(states: Sequence[Any]) -> str:
     """The ends of replies, for an error message: a reply is read at its end."""
     texts = (str(state.text) for state in states)

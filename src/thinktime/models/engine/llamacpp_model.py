@@ -6,6 +6,7 @@ import math
 import mmap
 import os
 import struct
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +26,7 @@ KV_BYTES = 2
 _VALUES = {0: 1, 1: 1, 2: 2, 3: 2, 4: 4, 5: 4, 6: 4, 7: 1, 10: 8, 11: 8, 12: 8}
 """Bytes of a value in a GGUF header, by its type."""
 _STRING, _ARRAY = 8, 9
+_STAT = Path("/proc/stat")
 
 
 class LlamaCppTokenizer:
@@ -141,8 +143,26 @@ def idle_cores() -> int:
         return int(given)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     siblings = {path.read_text() for path in Path("/sys/devices/system/cpu").glob("cpu*/topology/thread_siblings_list")}
-    busy = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
-    return max(1, min(cores, len(siblings) or cores) - round(busy))
+    return max(1, min(cores, len(siblings) or cores) - round(busy_cores()))
+
+
+def busy_cores(seconds: float = 0.1) -> float:
+    """Cores that compute now: on Linux the mean of so many seconds, elsewhere the load of the last minute.
+
+    The load of the last minute counts what has ended, also an earlier model of this process.
+    """
+    if not _STAT.exists():
+        return os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
+    idle, total = _ticks()
+    time.sleep(seconds)
+    idle_then, total_then = _ticks()
+    return (os.cpu_count() or 1) * (1 - (idle_then - idle) / max(total_then - total, 1))
+
+
+def _ticks() -> tuple[int, int]:
+    """Of all cores since the start of the machine: idle ticks, also those that wait for a disk, and all ticks."""
+    _, *ticks = _STAT.read_text().split("\n", 1)[0].split()
+    return int(ticks[3]) + int(ticks[4]), sum(map(int, ticks[:8]))
 
 
 def _multiplied(tensors: dict[str, int], used: float) -> int:

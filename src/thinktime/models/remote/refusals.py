@@ -27,7 +27,7 @@ async def explained(error: RefusedError, client: Client, model: str) -> ModelErr
     says = f"{client.url} answers {error.status} ({error.message})"
     if error.status in (401, 403):
         key = "given" if client.has_key else None
-        return InputError("api_key", key, f"{says}; set THINKTIME_API_KEY or OPENAI_API_KEY")
+        return InputError("api_key", key, f"{says}; set THINKTIME_API_KEY (OPENAI_API_KEY is for OpenAI's host)")
     names: list[str] = []
     if error.status == 404 or "model" in error.message.lower():
         with suppress(RemoteError):

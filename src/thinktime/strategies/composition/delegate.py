@@ -38,10 +38,16 @@ class Delegate:
 
     def validate(self, search: Search) -> None:
         """Refuse a strategy that the model of the role cannot run."""
+        from thinktime.strategies import spec  # which imports this module
+
         model = named_generator(search, self.model, f"delegate.model={self.model!r}: no model has this role")
-        refuse_inner(search, model, self.inner, f"delegate.inner={self.inner!r}")
+        refuse_inner(search, model, self.inner, f"delegate.inner={spec(self.inner)!r}")
 
     async def __call__(self, search: Search) -> Answer:
-        answer = await search.run(self.inner, model=self.model)
-        chosen = best(search.candidates([answer.node] if answer.node is not None else []))
-        return search.finish(replace(chosen, share=answer.share) if chosen is not None else None)
+        return answered(search, await search.run(self.inner, model=self.model))
+
+
+def answered(search: Search, answer: Answer) -> Answer:
+    """The answer of an inner search as the answer of the search around it."""
+    chosen = best(search.candidates([answer.node] if answer.node is not None else []))
+    return search.finish(replace(chosen, share=answer.share) if chosen is not None else None)
