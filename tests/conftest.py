@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from browser import Browser, chromium
 from hypothesis import settings
 from llama_server import serving
 from postgres_server import PostgresServer, missing, running
@@ -44,6 +45,26 @@ def pytest_collection_finish() -> None:
     gc.freeze()
 
 
+LONGEST = (
+    "engine",
+    "testing",
+    "ray",
+    "cli",
+    "local",
+    "scheduling",
+    "skilled_model",
+    "site",
+    "gateway_page",
+    "llama_server",
+)
+"""The files that take longest. They start first, so that at the end no worker has one of them alone."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    order = {f"test_{name}.py": place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: order.get(item.path.name, len(order)))
+
+
 HEAVY = re.compile(r"\b(from|import) \S*(transformers|diffus)|transformers_\w+[:.]")
 
 
@@ -54,6 +75,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 
     if config.option.dist != "loadfile":
         return None
+    config.option.loadscopereorder = False  # it would start the files with the fewest tests last, and some take longest
     heavy = {path.name for path in Path(__file__).parent.glob("test_*.py") if HEAVY.search(path.read_text())}
 
     class ByImports(LoadFileScheduling):  # type: ignore[misc]  # xdist has no types
@@ -159,6 +181,26 @@ def postgres() -> Iterator[PostgresServer]:
         pytest.skip(reason)
     with running() as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    """Chromium; where there is none, the tests skip and say so."""
+    if chromium() is None:
+        pytest.skip("no chromium or google-chrome on PATH: the page was not drawn")
+    tab = Browser(tmp_path_factory.mktemp("profile"))
+    tab.look(1400, 1000)
+    yield tab
+    tab.close()
+
+
+@pytest.fixture
+def tab(browser: Browser) -> Iterator[Browser]:
+    """A browser that must log no error."""
+    browser.complaints.clear()
+    yield browser
+    browser.open("about:blank")
+    assert browser.complaints == []
 
 
 @pytest.fixture(scope="module")

@@ -17,8 +17,18 @@ from typing import Any
 from waiting import PATIENCE
 
 FORKS = get_context("forkserver")
-FORKS.set_forkserver_preload(["thinktime.cli", "thinktime.models.engine.models"])
-"""What takes seconds to import."""
+FORKS.set_forkserver_preload(
+    [
+        "thinktime.cli",
+        "thinktime.models.engine.models",
+        "thinktime.bench.bank_export",
+        "thinktime.bench.runner",
+        "thinktime.bench.report",
+        "thinktime.generators.local",
+        "thinktime.scorers.prm",
+    ]
+)
+"""What takes seconds to import, and what a bench imports when it runs."""
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,6 @@ from benchmarks.families.random_models import write_random_model
 from thinktime.core.errors import InputError, ModelError
 from thinktime.models.engine.models import load_language_model
 from thinktime.models.engine.rows import Output, Read, Row
-from thinktime.models.engine.transformers_model import TOLERANCE, TransformersLM
 
 GEMMA = {"head_dim": 8, "query_pre_attn_scalar": 20, "sliding_window": 16}
 RIGHT: dict[str, dict[str, Any]] = {
@@ -99,6 +98,8 @@ def test_rows_of_one_batch_have_the_log_probabilities_of_transformers(make: Make
 def test_a_model_of_16_bits_is_compared_in_float32_and_computes_in_its_own_type(
     make: Make, family: str, dtype: str
 ) -> None:
+    from thinktime.models.engine.transformers_model import TOLERANCE, TransformersLM
+
     path = make(family, **RIGHT.get(family, {}), initializer_range=1.0)
     model = load_language_model(path, dtype)
     assert isinstance(model.model, TransformersLM)
@@ -114,6 +115,8 @@ def test_a_model_of_16_bits_is_compared_in_float32_and_computes_in_its_own_type(
 def test_a_model_that_computes_something_else_is_refused_in_every_type(
     make: Make, monkeypatch: pytest.MonkeyPatch, dtype: str
 ) -> None:
+    from thinktime.models.engine.transformers_model import TransformersLM
+
     path, head = make("Qwen3"), TransformersLM.head
     monkeypatch.setattr(TransformersLM, "head", lambda self, hidden: head(self, hidden) * 1.01)
     with pytest.raises(InputError, match="its log-probabilities differ by"):

@@ -7,14 +7,14 @@ import http.client
 import json
 import threading
 import urllib.request
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from random import Random
 from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
-from browser import Browser, chromium
+from browser import Browser
 from fake_endpoint import Running
 from gateway_server import MESSAGES, PLAIN, VOTE, Serving, Start
 from waiting import PATIENCE, eventually
@@ -379,25 +379,6 @@ def test_no_key_and_no_address_is_shown(start_gateway: Start) -> None:
 
 
 # in a browser
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
-    if chromium() is None:
-        pytest.skip("no chromium or google-chrome on PATH: the page was not drawn")
-    tab = Browser(tmp_path_factory.mktemp("profile"))
-    tab.look(1400, 1000)
-    yield tab
-    tab.close()
-
-
-@pytest.fixture
-def tab(browser: Browser) -> Iterator[Browser]:
-    """A browser that must log no error."""
-    browser.complaints.clear()
-    yield browser
-    browser.open("about:blank")
-    assert browser.complaints == []
 
 
 def address(gateway: Serving, number: int | None = None) -> str:

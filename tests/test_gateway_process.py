@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import json
 import signal
+import socket
 import threading
 import urllib.error
 import urllib.request
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 from fake_endpoint import Running
@@ -34,9 +36,16 @@ def test_the_start_warns_of_an_upstream_that_does_not_answer_as_one(path: str, s
         assert asyncio.run(upstream_problem(endpoint.url, "right")) is None
 
 
+def listens(url: str) -> bool:
+    """Whether a server accepts connections."""
+    address = urlsplit(url)
+    with socket.socket() as connection:
+        return connection.connect_ex((str(address.hostname), address.port)) == 0
+
+
 @pytest.mark.parametrize("drain", ["0.2s", "30s"])
 def test_running_requests_end_by_themselves_or_get_a_reply_when_the_server_stops(drain: str) -> None:
-    with Running(latency=2.0) as endpoint:
+    with Running(silent="words") as endpoint:
         program = serve("--upstream", endpoint.url, "--port", "0", "--drain", drain)
         assert program.stdout is not None
         url = program.stdout.readline().split()[0]
@@ -58,6 +67,9 @@ def test_running_requests_end_by_themselves_or_get_a_reply_when_the_server_stops
             thread.start()
         assert eventually(lambda: len(endpoint.requests) == 2)
         program.send_signal(signal.SIGTERM)
+        assert eventually(lambda: not listens(url))
+        if drain == "30s":
+            endpoint.silent = ""
         for thread in asking:
             thread.join(PATIENCE)
         out, err = program.communicate(timeout=PATIENCE)

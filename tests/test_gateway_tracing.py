@@ -16,6 +16,7 @@ from gateway_server import PLAIN, VOTE, Serving, probe_first
 
 from thinktime.core.errors import InputError
 from thinktime.gateway.tracing import Tracing
+from thinktime.models.remote import client
 
 pytest.importorskip("opentelemetry.exporter.otlp.proto.http")
 CLIENTS = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
@@ -151,7 +152,10 @@ def test_forwarded_and_streamed_requests_have_spans(collector: Collector, stream
     assert len(samples) == 2 and sum(span.attributes["gen_ai.usage.output_tokens"] for span in samples) == spent
 
 
-def test_errors_have_a_type_and_only_server_errors_are_failures(collector: Collector) -> None:
+def test_errors_have_a_type_and_only_server_errors_are_failures(
+    collector: Collector, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client, "FIRST_WAIT", 0.01)
     with Running() as endpoint, Serving(endpoint.url) as gateway:
         probe_first(endpoint, gateway)
         assert gateway.ask({**PLAIN, "model": "majorty/words"})[0] == 400
@@ -173,7 +177,7 @@ def test_without_a_collector_opentelemetry_is_not_imported() -> None:
 
 def test_an_unreachable_collector_or_a_disabled_one_changes_no_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "http://127.0.0.1:9/v1/traces")
-    monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "1")
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "0.1")
     for disabled in ("false", "true"):
         monkeypatch.setenv("OTEL_SDK_DISABLED", disabled)
         with Running() as endpoint, Serving(endpoint.url) as gateway:

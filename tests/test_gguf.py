@@ -22,7 +22,6 @@ from thinktime.models.engine.llama import Llama
 from thinktime.models.engine.models import load_language_model
 from thinktime.models.engine.products import packs
 from thinktime.models.engine.rows import Row
-from thinktime.models.engine.transformers_model import difference
 
 SIZES = {"layers": 2, "hidden": 64, "wide": 96, "heads": 4, "kv_heads": 2, "context": 128}
 TEMPLATE = (
@@ -116,6 +115,8 @@ def test_a_file_is_converted_once_and_has_its_own_weights_template_and_end(tmp_p
 
 @pytest.mark.parametrize("dtype", ["float64", "float32", "float16"])
 def test_the_engine_computes_what_transformers_computes(tmp_path: Path, dtype: str) -> None:
+    from thinktime.models.engine.transformers_model import difference
+
     write(tmp_path / "tiny.gguf")
     model = load_language_model(tmp_path / "tiny.gguf", dtype)
     assert isinstance(model.model, Llama)

@@ -62,8 +62,8 @@ drawn = st.builds(
 def many() -> dict[Split, list[WordProblem]]:
     return {
         "train": list(problems("train", 12000, seed=2)),
-        "dev": list(problems("dev", 1500, seed=2)),
-        "test": list(problems("test", 1500, seed=2)),
+        "dev": list(problems("dev", 800, seed=2)),
+        "test": list(problems("test", 800, seed=2)),
     }
 
 

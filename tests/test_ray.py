@@ -32,7 +32,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def cluster(installed: Path) -> Iterator[str]:
-    """The address of a cluster of two nodes, each with room for two workers."""
+    """The address of a cluster of two nodes, each with room for one worker."""
     pytest.importorskip("ray", reason="needs Ray: pip install 'thinktime[ray]'")
     path = os.pathsep.join([str(installed), str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
     settings = {
@@ -48,7 +48,7 @@ def cluster(installed: Path) -> Iterator[str]:
         from ray.cluster_utils import Cluster
 
         before = signal.getsignal(signal.SIGTERM)
-        node = {"num_cpus": 2, "object_store_memory": 80 << 20, "include_log_monitor": False}
+        node = {"num_cpus": 1, "object_store_memory": 80 << 20, "include_log_monitor": False}
         nodes = Cluster(initialize_head=True, head_node_args={"include_dashboard": False, **node})
         nodes.add_node(wait=False, env_vars={ray_words.SECOND: "1"}, **node)
         yield nodes.address
@@ -97,9 +97,9 @@ def test_a_killed_worker_changes_nothing_and_its_samples_are_not_lost(cluster: s
 
 def test_a_killed_node_changes_nothing(cluster: str, alone: tuple[str, str]) -> None:
     ray_words.NODE.touch()
-    *found, errors = files("--ray", cluster)  # as many workers as have room: four
+    *found, errors = files("--ray", cluster)  # as many workers as have room: two
     assert tuple(found) == alone
-    assert 1 <= errors.count("a worker is lost") <= 2
+    assert errors.count("a worker is lost") == 1
 
 
 def refused(*options: str) -> str:

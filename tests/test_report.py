@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
-import subprocess
+from collections.abc import Callable
 from html import unescape
 from html.parser import HTMLParser
 from math import log2
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from browser import Browser
 
 from thinktime.bench.report import headline, write_report
 from thinktime.core.errors import InputError
@@ -254,18 +254,21 @@ def test_errors_name_the_field_and_the_fix(result: dict[str, Any], tmp_path: Pat
 COVERAGE = "coverage (pass@k)"
 
 
-def draw(page: Path, *clicks: str) -> str:
-    """The HTML of the page after headless Chromium has drawn it and run some JavaScript statements."""
-    chromium = shutil.which("chromium") or shutil.which("google-chrome")
-    if chromium is None:
-        pytest.skip("no chromium or google-chrome on PATH: the page was not drawn")
-    if clicks:
-        script = "<script>" + "\n".join(clicks) + "</script>"
-        page.write_text(page.read_text("utf-8").replace("</body>", script + "</body>"), "utf-8")
-    flags = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-sync",
-             "--no-first-run", "--disable-dev-shm-usage", f"--user-data-dir={page.parent / 'profile'}"]  # fmt: skip
-    done = subprocess.run([chromium, *flags, "--dump-dom", page.as_uri()], capture_output=True, timeout=300, check=True)
-    return done.stdout.decode("utf-8")
+Draw = Callable[..., str]
+
+
+@pytest.fixture
+def draw(tab: Browser) -> Draw:
+    """Draws a page in a browser, runs some JavaScript statements there, and returns its HTML."""
+
+    def drawn(page: Path, *clicks: str) -> str:
+        tab.open(page.as_uri())
+        tab.wait(lambda: tab.read("location.href + document.readyState") == f"{page.as_uri()}complete")
+        for click in clicks:
+            tab.read(click)
+        return str(tab.read("document.documentElement.outerHTML"))
+
+    return drawn
 
 
 def visible(drawn: str) -> str:
@@ -274,7 +277,7 @@ def visible(drawn: str) -> str:
     return " ".join(unescape(re.sub(r"<[^>]*>", " ", body)).split())
 
 
-def test_a_browser_draws_plot_tables_and_traces(report: Path, result: dict[str, Any]) -> None:
+def test_a_browser_draws_plot_tables_and_traces(report: Path, result: dict[str, Any], draw: Draw) -> None:
     drawn = draw(report)
     elements, text = Elements(drawn), visible(drawn)
     n_runs, n_drawn = len(result["runs"]), len(result["runs"]) - 1
@@ -290,7 +293,7 @@ def test_a_browser_draws_plot_tables_and_traces(report: Path, result: dict[str, 
     assert "[object" not in text and "undefined" not in text and "NaN" not in text and "null" not in text
 
 
-def test_a_run_that_lacks_samples_is_drawn_only_on_request(result: dict[str, Any], tmp_path: Path) -> None:
+def test_a_run_that_lacks_samples_is_drawn_only_on_request(result: dict[str, Any], tmp_path: Path, draw: Draw) -> None:
     path, counts = (
         tmp_path / "lacking.html",
         {"total": 800, "unreadable": 8, "cut": 0, "missing": 400, "timed_out": 130},
@@ -308,7 +311,9 @@ def test_a_run_that_lacks_samples_is_drawn_only_on_request(result: dict[str, Any
     assert elements.count("g", **{"data-series": "majority"}) == elements.count("g", **{"data-series": COVERAGE}) == 1
 
 
-def test_a_table_has_the_answer_of_every_run_to_every_problem(result: dict[str, Any], tmp_path: Path) -> None:
+def test_a_table_has_the_answer_of_every_run_to_every_problem(
+    result: dict[str, Any], tmp_path: Path, draw: Draw
+) -> None:
     def answered(id_: str, correct: bool, answer: str | None) -> dict[str, Any]:
         return {"id": id_, "level": None, "correct": correct, "answer": answer, "reference": "7", "finish": "done",
                 "generated_tokens": 1234}  # fmt: skip
@@ -330,7 +335,7 @@ def test_a_table_has_the_answer_of_every_run_to_every_problem(result: dict[str, 
     assert Elements(draw(path)).count("section", id="problems-section", hidden="") == 1
 
 
-def test_hostile_text_stays_text_in_a_browser(report: Path) -> None:
+def test_hostile_text_stays_text_in_a_browser(report: Path, draw: Draw) -> None:
     drawn = draw(report)
     elements = Elements(drawn)
     assert elements.count("b") == 0 and elements.count("img") == 0
@@ -338,7 +343,7 @@ def test_hostile_text_stays_text_in_a_browser(report: Path) -> None:
     assert "&lt;/script&gt;&lt;b&gt;x&lt;/b&gt;&lt;!-- &lt;img src=x" in drawn
 
 
-def test_axes_switch_strategies_hide_and_tables_sort(report: Path) -> None:
+def test_axes_switch_strategies_hide_and_tables_sort(report: Path, draw: Draw) -> None:
     drawn = draw(
         report,
         "document.querySelectorAll('#axes button')[1].click();",
@@ -356,7 +361,7 @@ def test_axes_switch_strategies_hide_and_tables_sort(report: Path) -> None:
     assert "likelihood" in first and ">unknown<" in first  # 32 samples cost the most; their accuracy is unknown
 
 
-def test_a_tooltip_has_the_exact_figures(report: Path) -> None:
+def test_a_tooltip_has_the_exact_figures(report: Path, draw: Draw) -> None:
     shown = visible(draw(report, "point(view.points.findIndex(p => p.series === 'beam_search' && p.n === 8));"))
     assert (
         "beam_search, n = 8 accuracy 59.6% [50.6, 68.6] against single +18.6 [+10.6, +26.6] generated tokens 667 "
@@ -364,7 +369,7 @@ def test_a_tooltip_has_the_exact_figures(report: Path) -> None:
     ) in shown
 
 
-def test_unknown_is_never_zero(result: dict[str, Any], tmp_path: Path) -> None:
+def test_unknown_is_never_zero(result: dict[str, Any], tmp_path: Path, draw: Draw) -> None:
     run = result["runs"][0]
     run.update(usage=dict.fromkeys(run["usage"]), passes=None, accuracy=None, by_level={})
     result.update(runs=[run], coverage={}, traces=[], task={"name": "pocket", "n": 1, "levels": {}})
@@ -377,7 +382,7 @@ def test_unknown_is_never_zero(result: dict[str, Any], tmp_path: Path) -> None:
     assert "No run has a known accuracy." in visible(drawn)
 
 
-def test_the_head_names_the_origin_of_the_models(result: dict[str, Any], tmp_path: Path) -> None:
+def test_the_head_names_the_origin_of_the_models(result: dict[str, Any], tmp_path: Path, draw: Draw) -> None:
     known = {"name": "qwen", "source": "hub: org/qwen", "licence": "MIT", "revision": "c0ffee", "sha256": {"a": "12ab"}}
     unknown: dict[str, Any] = {
         "name": HOSTILE,

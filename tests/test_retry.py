@@ -78,7 +78,7 @@ def test_the_shipped_model_repeats_marked_steps_and_its_race_agrees_with_its_sam
         return await whole.extend([whole.root], n), await FirstFinish(n, guard="off")(race)
 
     async def all_of_them() -> list[tuple[list[Node], Answer]]:
-        return list(await asyncio.gather(*map(both, range(8))))
+        return list(await asyncio.gather(*map(both, range(4))))
 
     marked = again = 0
     for leaves, answer in asyncio.run(all_of_them()):

@@ -28,7 +28,7 @@ from thinktime.prompts.common import CHECK
 from thinktime.scorers.generative_reward import GenerativeRewardModel
 from thinktime.scorers.prm import ProcessReward
 from thinktime.session import open_session, run
-from thinktime.strategies import make
+from thinktime.strategies import make, parse
 
 SAMPLING = Sampling(max_length=400)
 TASK = load("pocket", 15, split="dev")
@@ -120,18 +120,18 @@ def test_a_revision_is_scored_as_an_answer_to_the_problem(skilled: LocalGenerato
 @pytest.mark.parametrize(
     "text",
     [
-        "generative_verification",
+        "generative_verification:n=3,checks=2",
         "generative_reward",
-        "self_refine",
-        "stepwise_best_of_n",
-        "plan_then_solve",
-        "aggregate",
+        "self_refine:rounds=2",
+        "stepwise_best_of_n:n=2",
+        "plan_then_solve:n=2",
+        "aggregate:n=3",
     ],
 )
 def test_every_strategy_with_prompts_runs_on_the_shipped_model(quick: LocalGenerator, text: str) -> None:
     async def solved() -> list[bool]:
         some = searches(quick)[:3]
-        answers = await asyncio.gather(*(make(text)(search) for search in some))
+        answers = await asyncio.gather(*(parse(text)[1](search) for search in some))
         return [answer.value is not None for answer in answers]
 
     assert sum(asyncio.run(solved())) >= 2

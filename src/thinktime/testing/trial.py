@@ -73,8 +73,8 @@ class Trial:
         """Every child the generator returned, with its key."""
         self.scores: list[Score] = []
         self.embeddings: list[Embedding] = []
-        self.moments: list[Usage] = []
-        """At each call, the spent usage plus the worst case of all running calls."""
+        self._moments: list[tuple[int, int, int, tuple[Usage, ...]]] = []
+        """At each call, how many children, scores and embeddings have come, and the worst case of each running call."""
         self.grown_from_pruned: list[Node] = []
         self.scored_unfinished: list[Node] = []
         self.answer: Any = None
@@ -110,6 +110,17 @@ class Trial:
         return total([*(child.usage for _, child in self.sampled), self.judged])
 
     @property
+    def moments(self) -> list[Usage]:
+        """At each call, the spent usage plus the worst case of all running calls."""
+        found = []
+        for children, scores, embeddings, running in self._moments:
+            spent = [child.usage for _, child in self.sampled[:children]]
+            spent += [score.usage for score in self.scores[:scores]]
+            spent += [each.usage for each in self.embeddings[:embeddings]]
+            found.append(total([*spent, *running]))
+        return found
+
+    @property
     def judged(self) -> Usage:
         """The cost of all returned scores and embeddings."""
         return total([score.usage for score in self.scores] + [each.usage for each in self.embeddings])
@@ -135,7 +146,8 @@ class Trial:
         number = self.calls
         self.calls += 1
         self._under_way[number] = worst_case
-        self.moments.append(self.spent + total(self._under_way.values()))
+        come = len(self.sampled), len(self.scores), len(self.embeddings)
+        self._moments.append((*come, tuple(self._under_way.values())))
         for _ in range(self.disorder.randint(0, 3) if self.disorder else 0):
             await asyncio.sleep(0)
         return number
