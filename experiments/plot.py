@@ -18,15 +18,19 @@ from thinktime.bench.figures import COLOURS as COLOURS
 ResultRow = Mapping[str, Any]
 
 
-def panels(count: int, width: float, height: float, **options: Any) -> tuple[Figure, list[Axes]]:
-    """A figure of ``width`` by ``height`` inches, and its panels side by side; options are those of matplotlib."""
+def panels(count: int, width: float, height: float, rows: int = 1, **options: Any) -> tuple[Figure, list[Axes]]:
+    """A figure of ``width`` by ``height`` inches, and its panels, row by row; options are those of matplotlib.
+
+    Args:
+        count: panels in a row.
+    """
     plt.rc("figure", dpi=150)
     plt.rc("axes", grid=True, titlelocation="left", titlesize=10)
     plt.rc("axes.spines", top=False, right=False)
     plt.rc("grid", alpha=0.25)
     plt.rc("legend", frameon=False)
-    figure, table = plt.subplots(1, count, figsize=(width, height), squeeze=False, **options)
-    return figure, list(table[0])
+    figure, table = plt.subplots(rows, count, figsize=(width, height), squeeze=False, **options)
+    return figure, list(table.flat)
 
 
 def bars(estimates: Iterable[Mapping[str, float]], scale: float = 100) -> tuple[list[float], list[list[float]]]:

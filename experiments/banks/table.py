@@ -115,12 +115,12 @@ def minus_large(path: Path, name: str, seed: int) -> dict[str, Any] | None:
 
 
 def plot(result: Mapping[str, Any], path: Path) -> None:
-    """Two panels a task: right answers against tokens, and against seconds."""
+    """Two panels a task: right answers against tokens, and below against seconds."""
     shown = result["tasks"]
-    figure, each = panels(2 * len(shown), 5 * 2 * len(shown) * 0.85, 4.6)
+    figure, each = panels(len(shown), 4.5 * len(shown), 8, rows=2)
     colours = {"vote": 1, "likeliest sample": 2, "examples of the prompt": 3, TESTS: 0}
     for place, (name, of) in enumerate(shown.items()):
-        for axes, unit in zip(each[2 * place : 2 * place + 2], ("tokens", "seconds"), strict=True):
+        for axes, unit in zip(each[place :: len(shown)], ("tokens", "seconds"), strict=True):
             cost = {k: row[unit] for k, row in of["costs"].items()}
             for method, rows in of["by_method"].items():
                 points = {"1": of["one_sample"]} | {k: row["accuracy"] for k, row in rows.items()}
@@ -132,12 +132,13 @@ def plot(result: Mapping[str, Any], path: Path) -> None:
                     axes.errorbar([one[unit]], y, whiskers, fmt="*", ms=11, color=COLOURS[colour], label=label)
             logarithmic(axes, f"{'generated tokens' if unit == 'tokens' else 'seconds of one thread'} per problem")
             axes.set_title(f"{name}: {of['n_problems']} problems")
-    each[0].set_ylabel("right, %")
+    for axes in each[:: len(shown)]:
+        axes.set_ylabel("right, %")
     handles: dict[str, Any] = {}
     for axes in each:
         handles |= dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True))
     figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=5, fontsize=9)
-    save(figure, path, (0, 0.08, 1, 1))
+    save(figure, path, (0, 0.05, 1, 1))
 
 
 def printed(name: str, of: Mapping[str, Any]) -> str:

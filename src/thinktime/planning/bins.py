@@ -197,9 +197,7 @@ class _Chosen:
 class _Choosing:
     """Chooses arms within a budget from what is known of some of the problems. The arguments are those of `policy`."""
 
-    def __init__(
-        self, arms: Sequence[Arm], budget: float, unit: str, slack: float, rates: Sequence[float]
-    ) -> None:
+    def __init__(self, arms: Sequence[Arm], budget: float, unit: str, slack: float, rates: Sequence[float]) -> None:
         self.right = np.array([arm.right for arm in arms])
         self.costs = _costs(arms, unit)
         self._families = families(arms)
