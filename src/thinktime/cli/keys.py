@@ -34,6 +34,9 @@ def add_key(
     requests_per_minute: Annotated[int | None, typer.Option(help="Most requests in any 60 seconds.")] = None,
     tokens_per_minute: Annotated[int | None, typer.Option(help="Most tokens in any 60 seconds.")] = None,
     sees_all: Annotated[bool, typer.Option("--sees-all", help="Its page shows the requests of all keys.")] = False,
+    shadow: Annotated[
+        bool, typer.Option("--shadow", help="`thinktime serve --shadow` may measure its requests.")
+    ] = False,
 ) -> None:
     """Make a key, and print it once.
 
@@ -43,7 +46,7 @@ def add_key(
     from thinktime.gateway.config import digest, new_key, stored_key
 
     given: dict[str, Any] = {"budget": budget, "requests_per_minute": requests_per_minute}
-    given |= {"tokens_per_minute": tokens_per_minute, "sees_all": sees_all or None}
+    given |= {"tokens_per_minute": tokens_per_minute, "sees_all": sees_all or None, "shadow": shadow or None}
     settings = {setting: value for setting, value in given.items() if value is not None}
     made = new_key()
     stored_key(name, digest(made), settings)  # refuses wrong settings

@@ -88,8 +88,17 @@ def serve(
         ),
     ] = None,
     calibration: Annotated[
-        Path | None, typer.Option(help="A file of `thinktime calibrate`, which the method auto of clients follows.")
+        Path | None,
+        typer.Option(help="A file of `thinktime calibrate`, or a folder of them, which the method auto follows."),
     ] = None,
+    shadow: Annotated[
+        float | None,
+        typer.Option(help="Share of the requests that are measured in the background: 0.01. Default none."),
+    ] = None,
+    shadow_budget: Annotated[
+        str | None, typer.Option(help="For all measurements of --shadow together: 1e6tok, 5usd.")
+    ] = None,
+    shadow_out: Annotated[Path | None, typer.Option(help="Folder of the calibrations that --shadow measures.")] = None,
 ) -> None:
     """Serve any OpenAI client, with a method in the model's name.
 
@@ -107,10 +116,12 @@ def serve(
     settings: dict[str, Any] = {} if config is None else read_config(config)
     given: dict[str, Any] = {"upstream": upstream, "host": host, "port": port, "max_tokens": max_tokens, "bank": bank}
     given |= {"log_level": log_level, "log_format": log_format, "access_log": access_log, "calibration": calibration}
-    given |= {"key_store": key_store, "workers": workers}
+    given |= {"key_store": key_store, "workers": workers, "shadow": shadow, "shadow_out": shadow_out}
     settings |= {name: value for name, value in given.items() if value is not None}
     if budget is not None:
         settings["budget"] = Budget.parse(budget)
+    if shadow_budget is not None:
+        settings["shadow_budget"] = Budget.parse(shadow_budget)
     if cors_origin:
         settings["cors_origins"] = tuple(cors_origin)
     if drain is not None:

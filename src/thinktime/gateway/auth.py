@@ -51,6 +51,8 @@ class ApiClient:
     rate: RateLimit = field(default_factory=RateLimit)
     sees_all: bool = False
     """Whether this client may see the requests of all clients."""
+    shadow: bool = False
+    """Whether its requests may be measured in the background."""
     bodies: Room = field(default_factory=lambda: Room(BODIES))
     """Bytes for the bodies of its unfinished requests."""
     samples: Room = field(default_factory=lambda: Room(SAMPLES))
@@ -227,7 +229,7 @@ class Auth:
         self._clients = [(key.sha256, self._client(key)) for key in config.keys]
         self._stored: dict[str, tuple[Key, ApiClient]] = {}
         """The clients of keys in the store that have sent requests, by name."""
-        self._anonymous = self._client(Key("anybody", digest(""), sees_all=True))
+        self._anonymous = self._client(Key("anybody", digest(""), sees_all=True, shadow=True))
 
     @property
     def clients(self) -> list[ApiClient]:
@@ -245,7 +247,7 @@ class Auth:
         limits = (key.budget, self._config.budget, self._request_seconds)
         bodies, samples = (Room(most, room) for most, room in zip(self._most, self._rooms, strict=True))
         rate = RateLimit(key.requests_per_minute, key.tokens_per_minute)
-        return ApiClient(key.name, ledger, limits, rate, key.sees_all, bodies, samples)
+        return ApiClient(key.name, ledger, limits, rate, key.sees_all, key.shadow, bodies, samples)
 
     def check_host(self, headers: Mapping[str, str]) -> None:
         """Check the Host header of a gateway without keys; ``headers`` are by lower-case name.

@@ -122,6 +122,8 @@ class Calls:
         body = parse_json(context.raw, context.headers)
         context.writer.headers = await self._gateway.auth.admit(context.client)
         entry = context.entry = self._gateway.history.begin(context.client, f"/v1/{path}", body)
+        if self._gateway.shadow is not None:
+            self._gateway.shadow.arrived()
         entry.method, entry.model = await method_of(body, context.headers.get(HEADER), self._gateway.upstreams.names)
         if context.client.limited or (entry.method is not None and limits_spending(entry.method.budget)):
             check(body, path)
@@ -138,6 +140,8 @@ class Calls:
         """Pass a request on to the first of these targets that answers."""
         entry.ledger = Ledger(within=context.client.ledger)
         context.attributes["gen_ai.request.model"] = entry.model
+        if path in ("chat/completions", "completions"):
+            context.read = partial(read_request, body, path, entry.model, self._gateway.config.max_tokens)
         *others, last = targets or self._targets(context, entry, body)
         for target in others:
             try:
@@ -233,7 +237,10 @@ class Calls:
             raise InputError("n", method.samples, f"a request of {len(context.raw)} bytes may draw {most} samples")
         if not context.samples.take(method.samples):
             raise busy("other requests draw too many samples at once")
-        request = read_request(body, api, entry.model, default_max_tokens(method, self._gateway.config.max_tokens))
+        most_tokens = self._gateway.config.max_tokens
+        request = read_request(body, api, entry.model, default_max_tokens(method, most_tokens))
+        if method.thinking_tokens is None:
+            context.read = partial(read_request, body, api, entry.model, most_tokens)
         entry.seed = request.seed
         context.attributes |= request_attributes(request, method)
         return request

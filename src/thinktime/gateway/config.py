@@ -47,6 +47,7 @@ class Key:
         requests_per_minute: most requests in any 60 seconds.
         tokens_per_minute: a request is refused while those that ended in the last 60 seconds have written so many.
         sees_all: whether the page shows this key the requests of all keys.
+        shadow: whether its requests may be measured in the background, see `thinktime.gateway.shadow`.
     """
 
     name: str
@@ -55,6 +56,7 @@ class Key:
     requests_per_minute: int | None = None
     tokens_per_minute: int | None = None
     sees_all: bool = False
+    shadow: bool = False
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[0-9a-f]{64}", self.sha256):
@@ -165,7 +167,10 @@ class GatewayConfig:
         bank: keeps samples and spending: a file, or ``postgresql://USER@HOST/DATABASE``, which several gateways share.
         key_store: keys of `thinktime keys` and rates, for all gateways that share it: a file, or
             ``postgresql://USER@HOST/DATABASE``.
-        calibration: file of `thinktime calibrate` that ``auto`` of clients follows where it fits.
+        calibration: file of `thinktime calibrate` that ``auto`` of clients follows where it fits; or a folder of them.
+        shadow: the share of the requests that are measured in the background, from 0 to 1.
+        shadow_budget: limit of all measurements; it is hard.
+        shadow_out: folder of the calibrations that they make.
         models: models by role, for methods that use several; the model of a request is ``main``.
         scorers: scorers by role; ``main`` is the one of methods that use one.
         cors_origins: origins of pages that may send requests, such as ``https://chat.example``; ``*`` is any, and needs
@@ -196,6 +201,9 @@ class GatewayConfig:
     bank: Path | str | None = None
     key_store: Path | str | None = None
     calibration: Path | None = None
+    shadow: float = 0.0
+    shadow_budget: Budget = field(default_factory=Budget)
+    shadow_out: Path | None = None
     models: Mapping[str, Endpoint] = field(default_factory=dict)
     scorers: Mapping[str, Endpoint] = field(default_factory=dict)
     cors_origins: tuple[str, ...] = ()
@@ -238,6 +246,7 @@ class GatewayConfig:
             raise InputError("cors_origin", "*", "without a key any page could use the gateway; add one, see --new-key")
         if self.workers > 1:
             self._check_shared()
+        self._check_shadow()
         if not self.has_keys and not is_loopback(self.host):
             raise InputError("host", self.host, "without a key it serves only this machine; add one, see --new-key")
 
@@ -300,6 +309,22 @@ class GatewayConfig:
         if self.has_rates:
             raise InputError("workers", self.workers, f"rates need a shared bank; {fix}")
 
+    def _check_shadow(self) -> None:
+        """Refuse to measure requests without a hard budget, a folder, or the leave of a key."""
+        _refuse_flops("shadow_budget", self.shadow_budget)
+        if not 0 <= self.shadow <= 1:
+            raise InputError("shadow", self.shadow, "give a share of the requests from 0 to 1: 0.01")
+        if not self.shadow:
+            return
+        if not limits_spending(self.shadow_budget):
+            raise InputError("shadow_budget", None, "say how much all measurements may cost: 1e6tok, 5usd")
+        if self.shadow_out is None:
+            raise InputError("shadow_out", None, "name the folder of the calibrations")
+        if self.workers > 1:
+            raise InputError("shadow", self.shadow, "several processes cannot write one calibration; take one worker")
+        if self.keys and self.key_store is None and not any(key.shadow for key in self.keys):
+            raise InputError("shadow", self.shadow, "no key allows it; write shadow = true under [keys.NAME]")
+
     def shown(self) -> dict[str, Any]:
         """All settings without secrets, for people: limits and prices are objects, unset ones are left out."""
         settings = asdict(self) | {"upstream_key": None if self.upstream_key is None else "…"}
@@ -355,7 +380,7 @@ def given_key(text: str) -> Key:
 
 
 _NUMBERS = (*MOST, "request_seconds", "drain_seconds")
-_KINDS = {"requests_per_minute": int, "tokens_per_minute": int, "sees_all": bool}
+_KINDS = {"requests_per_minute": int, "tokens_per_minute": int, "sees_all": bool, "shadow": bool}
 """Settings of a key that are not text."""
 
 
@@ -398,7 +423,8 @@ def read_config(path: Path) -> dict[str, Any]:
                 raise InputError(name, value, 'write upstream = "http://host:port/v1", or tables [[upstream]]')
             settings[name] = tuple(map(_upstream, value))
             continue
-        _check(name, value, (int,) if name in _NUMBERS else (bool,) if name == "access_log" else (str,))
+        kinds = {"access_log": (bool,), "shadow": (float, int)} | dict.fromkeys(_NUMBERS, (int,))
+        _check(name, value, kinds.get(name, (str,)))
         settings[name] = _READ[name](value) if name in _READ else value
     return settings
 
@@ -506,5 +532,7 @@ _READ: Mapping[str, Callable[[Any], Any]] = {
     "budget": Budget.parse,
     "price": Price.parse,
     "calibration": Path,
+    "shadow_budget": lambda text: _read("shadow_budget", Budget.parse, text),
+    "shadow_out": Path,
 }
 """How settings are read that are no plain values."""

@@ -16,6 +16,7 @@ from thinktime.gateway.errors import ErrorShape, HttpError, http_error
 from thinktime.gateway.history import HistoryEntry
 from thinktime.gateway.limits import GRACE_SECONDS
 from thinktime.gateway.logs import log_request
+from thinktime.gateway.shadow import LONGEST, Read
 from thinktime.gateway.state import Gateway
 from thinktime.gateway.tracing import Attributes
 from thinktime.models.remote.limits import Share
@@ -37,6 +38,8 @@ class RequestContext:
     raw: bytes = b""
     entry: HistoryEntry | None = None
     """Its entry in the history, once the body is read."""
+    read: Read | None = None
+    """Parses it as a request for one answer, if it is one."""
     attributes: Attributes = field(default_factory=dict)
     """The attributes of its span."""
 
@@ -74,6 +77,8 @@ class RouteHandler:
                 gateway.history.end(context.entry, context.writer.status)
                 metrics.charge(context.entry.client.name, context.entry.ledger.spent)
                 gateway.auth.ended(context.entry.client, context.entry.ledger.spent)
+                if gateway.shadow is not None:
+                    gateway.shadow.left(context.entry.client, context.read if _is_answered(context) else None)
             log_request(scope["method"], path, context.writer.status, began, context.entry)
             metrics.answered.labels(path, context.strategy, context.writer.status).inc()
             metrics.seconds.labels(path, context.strategy).observe(time.monotonic() - began)
@@ -96,6 +101,12 @@ class RouteHandler:
             if context.entry is not None:
                 context.entry.error = failed.message
             await _fail(context.writer, failed, self._shape)
+
+
+def _is_answered(context: RequestContext) -> bool:
+    entry = context.entry
+    ended = entry is not None and not entry.error and not entry.left
+    return ended and context.writer.status == 200 and len(context.raw) <= LONGEST
 
 
 def _release(error: BaseException) -> None:

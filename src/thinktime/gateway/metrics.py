@@ -29,6 +29,9 @@ class Metrics:
         )
         self.in_flight = self._made(Gauge, "requests_in_flight", "Requests that are being answered.")
         self.left = self._made(Counter, "clients_left", "Clients that left before their answer.")
+        self._shadowed = self._made(
+            Counter, "shadow", "Requests that were chosen to be measured in the background.", "outcome"
+        )
         self._known: dict[tuple[str, str], float] = {}
         self._unknown: dict[tuple[str, str], float] = {}
 
@@ -38,6 +41,10 @@ class Metrics:
             count = getattr(spent, what)
             sums, count = (self._unknown, 1) if count is None else (self._known, count)
             sums[key, what] = sums.get((key, what), 0) + count
+
+    def shadowed(self, outcome: str) -> None:
+        """Count a request that was chosen to be measured in the background."""
+        self._shadowed.labels(outcome).inc()
 
     def value(self, name: str, **labels: str) -> float:
         """The value of a sample; 0 if there is none."""

@@ -47,11 +47,14 @@ class Page:
         history: the last requests.
         probes: the ledger of model probes.
         workers: number of processes that serve; the page shows the requests of one of them.
+        shadow: the ledger of measurements in the background, if there are any.
     """
 
-    def __init__(self, auth: Auth, history: History, probes: Ledger, workers: int = 1) -> None:
+    def __init__(
+        self, auth: Auth, history: History, probes: Ledger, workers: int = 1, shadow: Ledger | None = None
+    ) -> None:
         self._auth, self._history, self._probes, self._workers = auth, history, probes, workers
-        self._began = time.time()
+        self._began, self._shadow = time.time(), shadow
 
     @property
     def routes(self) -> list[Route]:
@@ -106,6 +109,8 @@ class Page:
         if client.sees_all:
             shown["server"] = _account("", self._auth.ledger)
             shown["probes"] = _account("", self._probes)
+            if self._shadow is not None:
+                shown["shadow"] = _account("", self._shadow)
         return json.dumps(shown).encode()
 
     def _request(self, client: ApiClient, request: Request) -> bytes:

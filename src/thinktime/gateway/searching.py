@@ -59,7 +59,7 @@ async def search_for(
         addresses: of upstreams; they are removed from errors.
         scorers: by role; ``main`` is used if the method scores.
         prompts: in place of the strategies' own, by name.
-        calibration: a file that ``auto`` follows, if the request names no calibration.
+        calibration: a file, or a folder of them, that ``auto`` follows, if the request names no calibration.
         journal: stores and finds samples.
         on_start: called with the search before it runs.
 
@@ -108,24 +108,31 @@ def following(strategy: Strategy, calibration: Path, search: Search) -> Strategy
         return strategy
     from thinktime.planning.calibration_files import advise, policy
 
-    try:
-        policy(str(calibration)).refuse_other(search)
-        advise(str(calibration), search.ledger.budget, search.capabilities)
-    except InputError:
-        search.log(reason="the server's calibration is of another model, scorer or temperature")
-        return strategy
-    return Auto(policy=str(calibration))
+    for path in _files(calibration):
+        try:
+            policy(str(path)).refuse_other(search)
+            advise(str(path), search.ledger.budget, search.capabilities)
+        except InputError:
+            continue
+        return Auto(policy=str(path))
+    search.log(reason="the server's calibration is of another model, scorer or temperature")
+    return strategy
+
+
+def _files(calibration: Path) -> list[Path]:
+    """The file, or all files of a folder."""
+    return sorted(calibration.glob("*.json")) if calibration.is_dir() else [calibration]
 
 
 def refuse_large(calibration: Path) -> None:
     """Raise an `InputError` if a file is no calibration, or has a strategy of more samples than ``auto`` may draw."""
     from thinktime.planning.calibration_files import policy
 
-    for arm in policy(str(calibration)).arms:
-        if samples_of(parse(arm.strategy)[1]) > SAMPLES:
-            raise InputError(
-                "calibration", str(calibration), f"auto draws {SAMPLES} samples at most, not {arm.strategy}"
-            )
+    for path in _files(calibration):
+        for arm in policy(str(path)).arms:
+            if samples_of(parse(arm.strategy)[1]) > SAMPLES:
+                fix = f"auto draws {SAMPLES} samples at most, not {arm.strategy}"
+                raise InputError("calibration", str(path), fix)
 
 
 async def _refuse_unpriced(search: Search) -> None:

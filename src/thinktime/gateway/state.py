@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,6 +22,7 @@ from thinktime.gateway.metrics import Metrics
 from thinktime.gateway.rates import LocalRates, SharedRates
 from thinktime.gateway.roles import Roles
 from thinktime.gateway.searching import refuse_large
+from thinktime.gateway.shadow import SHADOW, Shadow
 from thinktime.gateway.snapshots import SECONDS, Snapshots
 from thinktime.gateway.tracing import Tracing
 from thinktime.gateway.upstreams import Upstreams
@@ -67,6 +69,11 @@ class Gateway:
         """The requests that are being answered."""
         if config.calibration is not None:
             refuse_large(config.calibration)
+        self.shadow: Shadow | None = None
+        if config.shadow:
+            spending = self.auth.account(SHADOW, replace(config.shadow_budget, seconds=None))
+            count = self.metrics.shadowed
+            self.shadow = Shadow(config, spending, self.upstreams, self.roles, scorer, count)
 
     def metrics_for(self, viewer: ApiClient | None = None) -> bytes:
         """The metrics as text, with the spending that a client may see; without a client, those of this process."""
@@ -74,6 +81,7 @@ class Gateway:
         spent = {client.name: client.ledger.spent for client in clients}
         if viewer is None or viewer.sees_all:
             spent[PROBES] = self.probes.spent
+            spent |= {} if self.shadow is None else {SHADOW: self.shadow.ledger.spent}
         text = self.metrics.text(spent, None if self.keeper is None else self.keeper.reachable)
         if viewer is None or self.snapshots is None:
             return text
@@ -115,6 +123,8 @@ class Gateway:
 
     async def close(self) -> None:
         """Close all connections and the bank."""
+        if self.shadow is not None:
+            await self.shadow.close()
         await self.roles.close()
         await self.upstreams.close()
         await asyncio.to_thread(self.tracing.close)

@@ -208,7 +208,8 @@ function costs(data, remembered, cards, spent) {
     card(count(usage.model_calls), "calls upstream"),
     card(dollars(usage.dollars), "spent"),
     Object.keys(all.budget).some(name => name !== "seconds") ? h("div", { class: "card" }, h("span", {}, data.server ? "budget of the gateway" : "budget of this key", left(all))) : "");
-  const probes = data.probes ? [{ ...data.probes, name: "(model probes)" }] : [];
+  const own = [["probes", "(model probes)"], ["shadow", "(shadow)"]].filter(([part]) => data[part]);
+  const probes = own.map(([part, name]) => ({ ...data[part], name }));
   spent.replaceChildren(
     h("h2", {}, "Cost by key"),
     costTable("keys", ["Key", ...COST.map(([label]) => label), "Budget"],

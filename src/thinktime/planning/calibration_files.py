@@ -256,6 +256,12 @@ def advise(name: str, budget: Budget, offered: frozenset[str]) -> Advice:
     return replace(advice, reason=advice.reason + note)
 
 
+def forget() -> None:
+    """Read files again that have changed."""
+    policy.cache_clear()
+    advise.cache_clear()
+
+
 def is_shipped(name: str) -> bool:
     """Whether a shipped calibration has this name."""
     return name in {path.stem for path in SHIPPED.glob("*.json")}
