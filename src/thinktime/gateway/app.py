@@ -69,7 +69,7 @@ def application(gateway: Gateway) -> Starlette:
             Route("/metrics", handled(calls.metrics), methods=["GET"]),
             Route("/health", _health, methods=["GET"]),
             Route("/ready", ready, methods=["GET"]),
-            *Page(gateway.auth, gateway.history, gateway.probes, gateway.config.workers).routes,
+            *Page(gateway).routes,
         ],
         middleware=[Middleware(HeadCheck), *_cors(gateway.config.cors_origins)],
         exception_handlers={HTTPException: _no_such},

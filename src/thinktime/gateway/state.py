@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,6 +22,7 @@ from thinktime.gateway.metrics import Metrics
 from thinktime.gateway.rates import LocalRates, SharedRates
 from thinktime.gateway.roles import Roles
 from thinktime.gateway.searching import refuse_large
+from thinktime.gateway.siblings import Siblings
 from thinktime.gateway.snapshots import SECONDS, Snapshots
 from thinktime.gateway.tracing import Tracing
 from thinktime.gateway.upstreams import Upstreams
@@ -39,7 +41,7 @@ class Gateway:
     Args:
         config: the settings.
         scorer: of methods that score; by default a configured one.
-        folder: where the processes that serve one port keep their metrics; None for one process.
+        folder: where the processes that serve one port keep their metrics and find each other; None for one process.
 
     Raises:
         InputError: a setting cannot work.
@@ -48,7 +50,8 @@ class Gateway:
 
     def __init__(self, config: GatewayConfig, scorer: Scorer | None = None, folder: Path | None = None) -> None:
         self.config, self.scorer = config, scorer
-        self.history = History()
+        self.history = History(None if folder is None else os.getpid())
+        self.siblings = None if folder is None else Siblings(folder)
         self.bank: Bank | None = None
         self.keeper: Keeper | None = None
         self.journal: Journal | None = None
@@ -115,6 +118,8 @@ class Gateway:
 
     async def close(self) -> None:
         """Close all connections and the bank."""
+        if self.siblings is not None:
+            await self.siblings.close()
         await self.roles.close()
         await self.upstreams.close()
         await asyncio.to_thread(self.tracing.close)
