@@ -64,13 +64,23 @@ def test_a_killed_process_is_replaced_and_a_signal_drains_all(tmp_path: Path) ->
         assert eventually(lambda: kept() == 16)
         assert counted(ask(url, "/metrics", None)) == 16
         page = json.loads(ask(url, "/ui/requests", None))
-        assert page["process"] in before and page["processes"] == 2
+        assert page["processes"] == 2 and page["silent"] == 0
+        rows = page["requests"]
+        assert len(rows) == 16 and {int(row["number"].split("-")[0]) for row in rows} <= before
+        assert [row["at"] for row in rows] == sorted((row["at"] for row in rows), reverse=True)
+        assert [model["requests"] for model in page["models"]] == [16]
+        assert page["keys"][0]["usage"]["model_calls"] == 16
+        assert not json.loads(ask(url, f"/ui/requests?since={page['version']}", None))["requests"]
+        for row in rows[:4]:  # whichever process the system gives the connection to
+            assert json.loads(ask(url, f"/ui/requests/{row['number']}", None))["request"]["at"] == row["at"]
         os.kill(min(before), signal.SIGKILL)
         assert eventually(lambda: min(before) not in (now := processes_of(program)) and len(now) == 2)
         for _ in range(4):
             ask(url)
         assert eventually(lambda: kept() == 20)
         assert counted(ask(url, "/metrics", None)) == 20, "what a killed process has answered still counts"
+        page = json.loads(ask(url, "/ui/requests", None))
+        assert page["silent"] == 0 and all(not n.startswith(f"{min(before)}-") for n in page["numbers"])
         endpoint.latency = 2.0
         asked = len(endpoint.requests)
         replies: list[str] = []

@@ -36,6 +36,8 @@ class HistoryEntry:
     """One request."""
 
     number: int
+    name: int | str
+    """On the page: the number, or with several processes ``PROCESS-NUMBER``."""
     client: ApiClient
     path: str
     called: str
@@ -70,7 +72,7 @@ class HistoryEntry:
         """The entry as a row of the page's list."""
         method, answer = self.method, self.answer
         return {
-            "number": self.number,
+            "number": self.name,
             "at": self.at,
             "path": self.path,
             "key": self.client.name,
@@ -116,10 +118,14 @@ class HistoryEntry:
 
 
 class History:
-    """The last requests of all keys, oldest first, and the cost of each model since the server started."""
+    """The last requests of all keys, oldest first, and the cost of each model since the server started.
 
-    def __init__(self) -> None:
-        self.version = 0
+    Args:
+        process: named on the page with each request, if there are several.
+    """
+
+    def __init__(self, process: int | None = None) -> None:
+        self._process, self.version = process, 0
         self.models: dict[tuple[ApiClient, str], tuple[int, Usage]] = {}
         """Number of requests and cost, by client and the upstream's name of the model."""
         self._kept: dict[int, HistoryEntry] = {}
@@ -130,7 +136,8 @@ class History:
         self.version += 1
         self._count += 1
         called = clipped(str(body.get("model")), LINE)
-        entry = HistoryEntry(self._count, client, path, called, _question(body), self.version)
+        name = self._count if self._process is None else f"{self._process}-{self._count}"
+        entry = HistoryEntry(self._count, name, client, path, called, _question(body), self.version)
         self._kept[entry.number] = entry
         if len(self._kept) > REQUESTS:
             self._held -= len(self._kept.pop(next(iter(self._kept))).tree)

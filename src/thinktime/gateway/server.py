@@ -137,7 +137,8 @@ def run(gateway: Gateway, listener: socket.socket, on_ready: Callable[[], None] 
     gc.set_threshold(GARBAGE)
     server = GatewayServer(gateway, on_ready)
     configure(gateway.config.log_level, gateway.config.log_format, gateway.config.access_log)
-    server.run([listener])
+    siblings = [] if gateway.siblings is None else [gateway.siblings.listen()]
+    server.run([listener, *siblings])
 
 
 def serve(config: GatewayConfig, make_scorer: Callable[[], Scorer | None]) -> int:

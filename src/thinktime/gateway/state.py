@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -23,6 +24,7 @@ from thinktime.gateway.rates import LocalRates, SharedRates
 from thinktime.gateway.roles import Roles
 from thinktime.gateway.searching import refuse_large
 from thinktime.gateway.shadow import SHADOW, Shadow
+from thinktime.gateway.siblings import Siblings
 from thinktime.gateway.snapshots import SECONDS, Snapshots
 from thinktime.gateway.tracing import Tracing
 from thinktime.gateway.upstreams import Upstreams
@@ -41,7 +43,7 @@ class Gateway:
     Args:
         config: the settings.
         scorer: of methods that score; by default a configured one.
-        folder: where the processes that serve one port keep their metrics; None for one process.
+        folder: where the processes that serve one port keep their metrics and find each other; None for one process.
 
     Raises:
         InputError: a setting cannot work.
@@ -50,7 +52,8 @@ class Gateway:
 
     def __init__(self, config: GatewayConfig, scorer: Scorer | None = None, folder: Path | None = None) -> None:
         self.config, self.scorer = config, scorer
-        self.history = History()
+        self.history = History(None if folder is None else os.getpid())
+        self.siblings = None if folder is None else Siblings(folder)
         self.bank: Bank | None = None
         self.keeper: Keeper | None = None
         self.journal: Journal | None = None
@@ -125,6 +128,8 @@ class Gateway:
         """Close all connections and the bank."""
         if self.shadow is not None:
             await self.shadow.close()
+        if self.siblings is not None:
+            await self.siblings.close()
         await self.roles.close()
         await self.upstreams.close()
         await asyncio.to_thread(self.tracing.close)

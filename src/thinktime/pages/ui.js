@@ -124,12 +124,12 @@ function list() {
     if (!row) {
       const link = h("th", { scope: "row" }, h("a", { href: `#${request.number}` }, `#${request.number}`));
       const cells = COLUMNS.map(([, kind]) => h("td", { class: kind }));
-      const element = h("tr", { "data-number": request.number, onclick: event => {
+      const element = h("tr", { "data-number": request.number, "data-at": request.at, onclick: event => {
         if (!event.target.closest("a") && !getSelection().toString()) location.hash = request.number;
       } }, link, cells);
       row = { element, cells };
       rows.set(request.number, row);
-      const older = [...body.children].find(other => Number(other.dataset.number) < request.number);
+      const older = [...body.children].find(other => Number(other.dataset.at) < request.at);
       body.insertBefore(element, older ?? null);
     }
     COLUMNS.forEach(([, kind, content, title], i) => {
@@ -158,13 +158,14 @@ function list() {
       }
       Object.assign(kept, { began: data.began, version: data.version });
       for (const request of data.requests.reverse()) draw(request);
-      for (const [number, row] of rows) if (number < data.oldest) { row.element.remove(); rows.delete(number); }
+      const still = new Set(data.numbers);
+      for (const [number, row] of rows) if (!still.has(number)) { row.element.remove(); rows.delete(number); }
       const shown = at("requests").classList;  // hide columns that are the same in every row
       if (data.keys.length > 1) shown.remove("one-key");
       if (data.requests.some(request => request.usage.dollars > 0)) shown.remove("no-money");
       sift();
-      where.hidden = data.processes === 1;
-      where.textContent = `Process ${data.process}, one of ${data.processes}. Each lists the requests that it answers.`;
+      where.hidden = data.silent === 0;
+      where.textContent = `${data.silent} of ${data.processes} processes do not answer. Their requests are missing here.`;
       costs(data, rows.size, cards, spent);
       at("forget").hidden = sessionStorage.getItem("key") === null;
       document.title = "thinktime gateway";
@@ -359,7 +360,7 @@ function one(number) {
 
 /* ---- navigation ---- */
 function go() {
-  const number = /^#(\d+)$/.exec(location.hash)?.[1];
+  const number = /^#([\d-]+)$/.exec(location.hash)?.[1];
   view = number ? one(number) : list();
   scrollTo(0, 0);
   live();

@@ -211,7 +211,8 @@ class _Choosing:
         """The costs by arm and problem after first samples that are those of one of the arms, as `charged`."""
         first = self.costs[place]
         has_them = np.array([[begins_with(arm.strategy, arms[place].model)] for arm in arms])
-        return np.where(has_them, np.maximum(self.costs, first), self.costs + first)
+        after: Floats = np.where(has_them, np.maximum(self.costs, first), self.costs + first)
+        return after
 
     def one(self, seen: Places) -> int:
         """The place of the best arm for all problems; the cheapest one if none is within the budget."""
@@ -276,7 +277,8 @@ def _costs(arms: Sequence[Arm], unit: str) -> Floats:
     tokens = np.array([arm.tokens for arm in arms], dtype=np.float64)
     if unit == "tokens":
         judged = [arm.usage.get("judge_tokens", 0.0) for arm in arms]
-        return tokens + np.array([[np.inf if extra is None else extra] for extra in judged])
+        with_judges: Floats = tokens + np.array([[np.inf if extra is None else extra] for extra in judged])
+        return with_judges
     means = np.array([[arm.cost(unit)] for arm in arms])
     shares = tokens / np.maximum(tokens.mean(1, keepdims=True), 1e-9)
     return np.where(np.isfinite(means), np.where(np.isfinite(means), means, 0.0) * shares, np.inf)
