@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +25,8 @@ ONE = {**PLAIN, "model": "single/words"}
 
 
 @pytest.fixture(autouse=True)
-def _at_once(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def _at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "QUIET_SECONDS", 0.01)
-    yield
 
 
 def settings(folder: Path, budget: str = "1e6tok", **more: Any) -> dict[str, Any]:
@@ -49,7 +47,7 @@ def measured(gateway: Serving, body: dict[str, Any] = ONE, **headers: str) -> di
     return outcomes(gateway)
 
 
-def asked(gateway: Serving, body: dict[str, Any], status: int = 200, **headers: str) -> dict[str, Any]:
+def asked(gateway: Serving, body: dict[str, Any], status: int = 200, /, **headers: str) -> dict[str, Any]:
     """The answer, once the gateway has noted that the request has ended."""
     shadow = gateway.gateway.shadow
     assert shadow is not None

@@ -14,8 +14,7 @@ import re
 import secrets
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import replace
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from random import SystemRandom
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -58,7 +57,7 @@ Result = TypeVar("Result")
 _log = logging.getLogger("thinktime")
 
 
-class _Cut(Exception):
+class _CutError(Exception):
     """Clients' requests have left no time for this one."""
 
 
@@ -72,7 +71,7 @@ class Shadow:
         count: notes what became of a request that was chosen.
 
     Raises:
-        InputError: a file of the folder is no calibration, or numpy is not installed.
+        InputError: the folder cannot be made, a file of it is no calibration, or numpy is not installed.
     """
 
     def __init__(
@@ -96,6 +95,10 @@ class Shadow:
         self._left_at = -QUIET_SECONDS
         self._task: asyncio.Task[None] | None = None
         self._working: asyncio.Future[Any] | None = None
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError("shadow_out", str(self._folder), f"name a folder ({error.strerror})") from None
         self._found = _kept(self._folder)
         self._unwritten: set[tuple[Any, ...]] = set()
 
@@ -140,7 +143,7 @@ class Shadow:
         try:
             async with asyncio.timeout(self._config.request_seconds):
                 outcome = await self._measured(request)
-        except (TimeoutError, _Cut):
+        except (TimeoutError, _CutError):
             pass
         except (ThinktimeError, HttpError) as error:
             outcome = "failed"
@@ -197,11 +200,12 @@ class Shadow:
         """The result of work during which no client's request ran. What was cut is charged its worst case.
 
         Raises:
-            _Cut: it was cut too often.
+            _CutError: it was cut too often.
         """
         for _ in range(MOST_CUTS):
             await self._quiet()
-            working = self._working = asyncio.ensure_future(work())
+            working: asyncio.Future[Result] = asyncio.ensure_future(work())
+            self._working = working
             try:
                 await asyncio.wait({working})
             finally:
@@ -210,7 +214,7 @@ class Shadow:
                 search.ledger.forfeit()
             if not working.cancelled():
                 return working.result()
-        raise _Cut
+        raise _CutError
 
     async def _quiet(self) -> None:
         """Wait until no client's request runs or has run a moment ago."""
@@ -232,12 +236,8 @@ class Shadow:
         source = {"command": f"thinktime serve --shadow {self._config.shadow:g}", "requests": dict(self.outcomes)}
         path = self._folder / _file_name(named)
 
-        def write() -> None:
-            self._folder.mkdir(parents=True, exist_ok=True)
-            write_whole(path, text(finished(found, source)))
-
         try:
-            await asyncio.to_thread(write)
+            await asyncio.to_thread(lambda: write_whole(path, text(finished(found, source))))
         except OSError as error:
             _log.error("shadow_out=%r: cannot write it (%s)", str(self._folder), error)
             return
@@ -250,11 +250,11 @@ async def _sample(search: Search) -> list[Node]:
 
     Raises:
         ThinktimeError: the sample failed.
-        _Cut: the budget does not cover it.
+        _CutError: the budget does not cover it.
     """
     drawn = await search.extend([search.root])
     if not drawn:
-        raise _Cut
+        raise _CutError
     if drawn[0].finish == "error":
         raise search.errors[-1]
     return drawn

@@ -70,13 +70,13 @@ class Gateway:
         self.snapshots = None if folder is None else Snapshots(folder, shared=self.keeper is not None)
         self.running: set[asyncio.Future[None]] = set()
         """The requests that are being answered."""
-        if config.calibration is not None:
-            refuse_large(config.calibration)
         self.shadow: Shadow | None = None
         if config.shadow:
             spending = self.auth.account(SHADOW, replace(config.shadow_budget, seconds=None))
             count = self.metrics.shadowed
             self.shadow = Shadow(config, spending, self.upstreams, self.roles, scorer, count)
+        if config.calibration is not None:
+            refuse_large(config.calibration)
 
     def metrics_for(self, viewer: ApiClient | None = None) -> bytes:
         """The metrics as text, with the spending that a client may see; without a client, those of this process."""

@@ -1,9 +1,9 @@
 """Calibrations of requests without right answers: how often a vote agrees with a vote of other samples.
 
-Agreement is no accuracy. A vote that agrees with itself may be wrong each time, and a larger vote agrees more often even
-where it is wrong more often. So agreement never says that one strategy is better than another one. It says how many
-samples are enough for the answer that many samples give (Wang et al. 2022, arXiv 2203.11171). Only the sizes of one vote
-are compared, and of sizes that agree as often the cheapest is taken.
+Agreement is no accuracy. A vote that agrees with itself may be wrong each time, and a larger vote agrees more often
+even where it is wrong more often. So agreement never says that one strategy is better than another one. It says how
+many samples are enough for the answer that many samples give (Wang et al. 2022, arXiv 2203.11171). Only the sizes of
+one vote are compared, and of sizes that agree as often the cheapest is taken.
 
 The vote that an arm is compared with is made of other samples than the arm's own. With samples in common, a vote of all
 samples would agree with itself always.
