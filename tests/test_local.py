@@ -363,9 +363,17 @@ def test_races_from_banked_samples_differ(
     assert tasks == []
 
 
-@pytest.mark.parametrize("k", [1, 3])
 @pytest.mark.parametrize(
-    "options", [{}, {"max_rows": 1}, {"max_rows": 3}, {"max_tokens": 5}, {"chunked": False}, {"blocks": 24}], ids=str
+    ("options", "k"),
+    [
+        *(({}, k) for k in (1, 3)),
+        ({"max_rows": 1}, 3),
+        ({"max_rows": 3}, 1),
+        *(({"max_tokens": 5}, k) for k in (1, 3)),
+        ({"chunked": False}, 3),
+        *(({"blocks": 24}, k) for k in (1, 3)),
+    ],
+    ids=str,
 )
 def test_a_race_equals_its_replay_from_whole_samples_token_for_token_in_any_schedule(
     options: dict[str, Any],

@@ -662,7 +662,7 @@ ACTIONS = st.one_of(
 )
 
 
-@settings(max_examples=150)
+@settings(max_examples=80)
 @given(
     st.lists(ACTIONS, min_size=5, max_size=40),
     st.sampled_from([3, 4, 6, 10]),

@@ -65,7 +65,7 @@ def test_checks_are_readable_and_better_than_chance(quick: LocalGenerator) -> No
         return found
 
     async def everything() -> list[list[tuple[float | None, bool]]]:
-        return await asyncio.gather(*(checked(search) for search in searches(quick)))
+        return await asyncio.gather(*(checked(search) for search in searches(quick)[:10]))
 
     pairs = [pair for found in asyncio.run(everything()) for pair in found]
     read = [(verdict, right) for verdict, right in pairs if verdict is not None]
