@@ -110,6 +110,7 @@ class KVStore:
         self.kv_heads, self.head_dim, self.n_blocks, self.block_size = kv_heads, head_dim, n_blocks, block_size
         self._device, self._dtype, self._group = device, dtype, heads // kv_heads
         self._sparse = SPARSE and device.type == "cpu" and dtype in (torch.float32, torch.float64)
+        self._fused = device.type == "cpu" and dtype in (torch.bfloat16, torch.float16)
         shape = (n_blocks * kv_heads * block_size, head_dim)
         self._layers = [(_zeros(shape, dtype, device), _zeros(shape, dtype, device)) for _ in range(layers)]
         self._gathered = [torch.empty(0, block_size * head_dim, dtype=dtype, device=device)] * 2
@@ -167,10 +168,11 @@ class KVStore:
         if parts is not None:
             totals = torch.cat([totals, self._nothing[1]])[parts]
             if several:
-                outs = F.embedding_bag(parts, outs, mode="sum", per_sample_weights=totals.softmax(-1))
+                shares = totals.softmax(-1).to(outs.dtype)
+                outs = F.embedding_bag(parts, outs, mode="sum", per_sample_weights=shares)
             totals = totals.logsumexp(-1)
         if sinks is not None:
-            outs = outs * (totals.view(len(q), -1) - sinks).sigmoid().view(-1, 1)
+            outs = outs * (totals.view(len(q), -1) - sinks).sigmoid().view(-1, 1).to(outs.dtype)
         return outs.view(q.shape)
 
     def plan(self, views: Sequence[View], slots: Sequence[int]) -> Plan:
@@ -311,7 +313,11 @@ class KVStore:
     def _attend_segment(
         self, segment: KeyValueSegment, keys: Tensor, values: Tensor, q: Tensor, softcap: float | None
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Outputs ``[n * kv_heads * q * group, head_dim]``, and scores and their softmax with one row per output."""
+        """Outputs ``[n * kv_heads * q * group, head_dim]``, and scores and their softmax with one row per output.
+
+        Scores are never in 16 bits: those of Qwen2 are so large that a step of bfloat16 is one and more. A fused kernel
+        gives only their log-sum-exp, as one score with the whole weight.
+        """
         n, width = segment.queries.shape
         _, heads, size = q.shape
         if not segment.in_order:
@@ -327,11 +333,16 @@ class KVStore:
             return _weighted_sums(values, pattern.col_indices(), pattern.crow_indices(), weights), scores, weights
         grouped = q.view(n, width, self.kv_heads, -1, size).transpose(1, 2).reshape(n, self.kv_heads, -1, size)
         k, v = self._gather(0, segment, keys), self._gather(1, segment, values)
-        scores = _capped((grouped * size**-0.5) @ k.transpose(2, 3), softcap)
+        if self._fused and softcap is None:
+            out, total = _fused(grouped, k, v, segment.hidden, width)
+            total = total.reshape(-1, 1)
+            return out.reshape(-1, size), total, torch.ones_like(total)
+        exact = torch.promote_types(q.dtype, torch.float32)
+        scores = _capped((grouped.to(exact) * size**-0.5) @ k.to(exact).transpose(2, 3), softcap)
         if segment.hidden is not None:
             scores.view(n, self.kv_heads, width, -1, segment.length).masked_fill_(segment.hidden, -math.inf)
         weights = scores.softmax(-1)
-        return (weights @ v).view(-1, size), scores, weights
+        return (weights.to(v.dtype) @ v).view(-1, size), scores, weights
 
     def _gather(self, side: int, segment: KeyValueSegment, stored: Tensor) -> Tensor:
         """``[n, kv_heads, length, head_dim]`` in a reused buffer, because new pages cost more than the copy."""
@@ -349,6 +360,22 @@ def _chunks(views: Sequence[View], past_end: int) -> tuple[Ints, Ints, Ints]:
     queries = _rectangle([np.arange(view.start, view.start + view.count) for view in views], past_end)
     sees = _rectangle([np.arange(view.length - view.count, view.length) for view in views], 0) + 1
     return queries, _rectangle([view.blocks for view in views], 0), sees
+
+
+def _fused(q: Tensor, k: Tensor, v: Tensor, hidden: Tensor | None, width: int) -> tuple[Tensor, Tensor]:
+    """Attention whose scores are float32, and their log-sum-exps: the kernel of `F.scaled_dot_product_attention`.
+
+    Shapes: q ``[n, kv_heads, width * group, head_dim]``, k and v ``[n, kv_heads, length, head_dim]``; hidden as in
+    `KeyValueSegment`.
+    """
+    mask = None
+    if hidden is not None:
+        seen = torch.zeros(hidden.shape, dtype=q.dtype).masked_fill_(hidden, -math.inf)
+        n, length = len(q), k.shape[2]
+        mask = seen.expand(n, 1, width, q.shape[2] // width, length).reshape(n, 1, -1, length)
+    kernel = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+    out, total = kernel(q, k, v, 0.0, False, attn_mask=mask)
+    return out, total
 
 
 def _capped(scores: Tensor, softcap: float | None) -> Tensor:
