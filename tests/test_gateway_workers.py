@@ -22,6 +22,7 @@ from waiting import PATIENCE, eventually
 from thinktime.core.errors import InputError
 from thinktime.core.usage import Budget
 from thinktime.gateway.config import GatewayConfig, Key, digest
+from thinktime.gateway.page import merged
 from thinktime.gateway.snapshots import Snapshots
 
 UPSTREAM = "http://127.0.0.1:9/v1"
@@ -48,7 +49,9 @@ def counted(text: str) -> float:
 
 
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="needs Linux, to see the processes")
-def test_a_killed_process_is_replaced_and_a_signal_drains_all(tmp_path: Path) -> None:
+def test_a_killed_process_is_replaced_and_a_signal_drains_all(tmp_path_factory: pytest.TempPathFactory) -> None:
+    tmp_path = tmp_path_factory.mktemp("w")  # a path of a socket has about 100 characters at most
+
     def kept() -> float:
         return sum(counted(file.read_text()) for file in tmp_path.glob("thinktime-*/*") if not file.suffix)
 
@@ -63,8 +66,9 @@ def test_a_killed_process_is_replaced_and_a_signal_drains_all(tmp_path: Path) ->
             list(threads.map(ask, [url] * 16))
         assert eventually(lambda: kept() == 16)
         assert counted(ask(url, "/metrics", None)) == 16
+        assert eventually(lambda: json.loads(ask(url, "/ui/requests", None))["silent"] == 0)
         page = json.loads(ask(url, "/ui/requests", None))
-        assert page["processes"] == 2 and page["silent"] == 0
+        assert page["processes"] == 2
         rows = page["requests"]
         assert len(rows) == 16 and {int(row["number"].split("-")[0]) for row in rows} <= before
         assert [row["at"] for row in rows] == sorted((row["at"] for row in rows), reverse=True)
@@ -73,6 +77,9 @@ def test_a_killed_process_is_replaced_and_a_signal_drains_all(tmp_path: Path) ->
         assert not json.loads(ask(url, f"/ui/requests?since={page['version']}", None))["requests"]
         for row in rows[:4]:  # whichever process the system gives the connection to
             assert json.loads(ask(url, f"/ui/requests/{row['number']}", None))["request"]["at"] == row["at"]
+        os.kill(max(before), signal.SIGSTOP)
+        assert json.loads(ask(url, "/ui/requests", None))["silent"] == 1
+        os.kill(max(before), signal.SIGCONT)
         os.kill(min(before), signal.SIGKILL)
         assert eventually(lambda: min(before) not in (now := processes_of(program)) and len(now) == 2)
         for _ in range(4):
@@ -80,7 +87,7 @@ def test_a_killed_process_is_replaced_and_a_signal_drains_all(tmp_path: Path) ->
         assert eventually(lambda: kept() == 20)
         assert counted(ask(url, "/metrics", None)) == 20, "what a killed process has answered still counts"
         page = json.loads(ask(url, "/ui/requests", None))
-        assert page["silent"] == 0 and all(not n.startswith(f"{min(before)}-") for n in page["numbers"])
+        assert all(not n.startswith(f"{min(before)}-") for n in page["numbers"])
         endpoint.latency = 2.0
         asked = len(endpoint.requests)
         replies: list[str] = []
@@ -120,6 +127,26 @@ def test_what_processes_cannot_keep_together_is_refused(settings: dict[str, Any]
     assert GatewayConfig(UPSTREAM, **settings).workers == 1
     if "bank" not in settings:
         assert GatewayConfig(UPSTREAM, workers=2, bank="postgresql://ann@db/thinktime", **settings).workers == 2
+
+
+def shown(process: int, calls: int | None) -> dict[str, Any]:
+    """What the page shows of a process with one request, of which so many calls are known."""
+    row = {"name": "ann", "usage": {"model_calls": calls}}
+    model = {"key": "ann", "model": "words", "requests": 1, "usage": {"model_calls": calls}}
+    requests = [{"number": f"{process}-1", "at": float(process)}]
+    about = {"process": process, "version": 7, "numbers": [f"{process}-1"]}
+    return about | {"requests": requests, "keys": [row], "models": [model], "server": {**row, "name": ""}}
+
+
+@pytest.mark.parametrize(("shared", "calls"), [(True, 2), (False, 5)])
+def test_the_page_adds_up_what_processes_do_not_share(shared: bool, calls: int) -> None:
+    found = merged([shown(11, 2), shown(12, 3)], shared=shared)
+    assert found["version"] == "11:7,12:7" and found["numbers"] == ["11-1", "12-1"]
+    assert [row["number"] for row in found["requests"]] == ["12-1", "11-1"], "the newest first"
+    assert found["keys"][0]["usage"]["model_calls"] == found["server"]["usage"]["model_calls"] == calls
+    assert (found["models"][0]["requests"], found["models"][0]["usage"]["model_calls"]) == (2, 5)
+    unknown = merged([shown(11, 2), shown(12, None)], shared=False)
+    assert unknown["keys"][0]["usage"]["model_calls"] is None
 
 
 OWN = b"""# TYPE thinktime_requests_total counter

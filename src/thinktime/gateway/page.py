@@ -17,6 +17,7 @@ from thinktime.core.ledger import Ledger
 from thinktime.gateway.auth import ApiClient, address_of
 from thinktime.gateway.errors import HttpError
 from thinktime.gateway.history import REQUESTS, limits
+from thinktime.gateway.siblings import TIMED_OUT
 from thinktime.gateway.state import Gateway
 from thinktime.pages import page
 
@@ -88,8 +89,9 @@ class Page:
         if self._siblings is None or "own" in request.query_params:
             return json.dumps(own).encode()
         path = f"ui/requests?own=1&since={request.query_params.get('since', '0')}"
-        others, silent = await self._siblings.ask_all(path, dict(request.headers))
-        together = _merged([own, *others], shared=self._shared)
+        parts = [own, *await self._siblings.ask_all(path, dict(request.headers))]
+        silent = max(0, self._workers - len(parts))
+        together = merged(parts, shared=self._shared)
         return json.dumps({**together, "began": self._siblings.name, "silent": silent}).encode()
 
     def _own(self, client: ApiClient, since: int) -> dict[str, Any]:
@@ -127,6 +129,8 @@ class Page:
         if self._siblings is not None and process not in (None, os.getpid()):
             assert process is not None
             reply = await self._siblings.ask(process, f"ui/requests/{text}?known={known}", dict(request.headers))
+            if reply == TIMED_OUT:
+                raise HttpError(503, f"request {text[:40]}: its process does not answer")
             if reply is not None and reply[0] == 200:
                 return reply[1]
             number = None
@@ -140,7 +144,7 @@ def _account(name: str, ledger: Ledger) -> dict[str, Any]:
     return {"name": name, "usage": ledger.spent.as_dict(), "budget": limits(ledger.budget)}
 
 
-def _merged(parts: Sequence[Mapping[str, Any]], *, shared: bool) -> dict[str, Any]:
+def merged(parts: Sequence[Mapping[str, Any]], *, shared: bool) -> dict[str, Any]:
     """What several processes show, as one: the newest requests first, and the sums of their spending.
 
     Args:

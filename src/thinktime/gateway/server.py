@@ -137,8 +137,8 @@ def run(gateway: Gateway, listener: socket.socket, on_ready: Callable[[], None] 
     gc.set_threshold(GARBAGE)
     server = GatewayServer(gateway, on_ready)
     configure(gateway.config.log_level, gateway.config.log_format, gateway.config.access_log)
-    siblings = [] if gateway.siblings is None else [gateway.siblings.listen()]
-    server.run([listener, *siblings])
+    asked = [] if gateway.siblings is None else gateway.siblings.listen()
+    server.run([listener, *asked])
 
 
 def serve(config: GatewayConfig, make_scorer: Callable[[], Scorer | None]) -> int:

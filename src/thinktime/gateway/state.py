@@ -128,8 +128,6 @@ class Gateway:
         """Close all connections and the bank."""
         if self.shadow is not None:
             await self.shadow.close()
-        if self.siblings is not None:
-            await self.siblings.close()
         await self.roles.close()
         await self.upstreams.close()
         await asyncio.to_thread(self.tracing.close)

@@ -124,6 +124,8 @@ def load_language_model(directory: Path, dtype: str = "float32", device: str = "
 
             model, backend = TransformersLM(directory, config, number), f"{ENGINE}, {VERSION}"
             sizes, context, packed = model.shape, model.context, False
+        if number.itemsize == 2:  # before, they were rounded, and samples were others
+            backend += ", scores in float32"
         shape = _shape(sizes, model, number)
         if packed:
             model.pack()
