@@ -97,6 +97,14 @@ class Database(Protocol):
         """
         ...
 
+    def claim(self) -> bool:
+        """Whether no other connection claims to remove old samples; until this one is closed, none will.
+
+        Raises:
+            DatabaseError: the database does not answer.
+        """
+        ...
+
     def close(self) -> None:
         """Release the database."""
         ...

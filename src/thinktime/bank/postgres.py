@@ -140,6 +140,10 @@ class PostgresDatabase:
         """As `Database.shrink`."""
         self.run("write", lambda connection: connection.execute("VACUUM"))
 
+    def claim(self) -> bool:
+        """As `Database.claim`."""
+        return self.read("SELECT pg_try_advisory_lock(hashtext('thinktime retention'))", ()) == [(True,)]
+
     def close(self) -> None:
         """Close the connection."""
         self._connection.close()

@@ -35,15 +35,19 @@ class SqliteFile:
     Args:
         path: of the file.
         read_only: only read it, also while another process writes it.
+        beside: another connection to a file that this process has open; it has to be closed first.
 
     Raises:
         DatabaseError: the file cannot be opened or is not a bank, or it is open already.
     """
 
-    def __init__(self, path: Path, *, read_only: bool = False) -> None:
+    def __init__(self, path: Path, *, read_only: bool = False, beside: bool = False) -> None:
         self.path = path
         self._lock: IO[bytes] | None = None
         with _named_errors("open" if not read_only else "read"):
+            if beside:
+                self._connect()
+                return
             if read_only:
                 self._open_to_read()
                 return
@@ -65,9 +69,7 @@ class SqliteFile:
                         "give a copy, or remove the other names"
                     )
                 holder.write_text(str(os.getpid()))
-                self.connection = sqlite3.connect(self.path, isolation_level=None)
-                self.connection.execute("PRAGMA journal_mode=WAL")
-                self.connection.execute("PRAGMA synchronous=NORMAL")
+                self._connect()
                 self.connection.executescript(SCHEMA)
                 for query in COLUMNS:
                     self.connection.execute(query)
@@ -77,6 +79,11 @@ class SqliteFile:
                 self._lock.close()
                 raise
             _OPEN[_inode(self.path)] = self
+
+    def _connect(self) -> None:
+        self.connection = sqlite3.connect(self.path, isolation_level=None)
+        self.connection.execute("PRAGMA journal_mode=WAL")
+        self.connection.execute("PRAGMA synchronous=NORMAL")
 
     def _open_to_read(self) -> None:
         if _inode(self.path) in _OPEN:
@@ -88,6 +95,10 @@ class SqliteFile:
             self.connection.close()
             raise
         _OPEN[_inode(self.path)] = self
+
+    def claim(self) -> bool:
+        """As `Database.claim`: one process has the file."""
+        return True
 
     def close(self) -> None:
         """Close the file; then other processes can open it."""

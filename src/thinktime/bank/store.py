@@ -38,6 +38,8 @@ _SHARED_TABLES: Mapping[str, Sequence[str]] = {
 """The tables that another bank can take over, with their columns. What accounts have spent is not among them."""
 _UNIX_EPOCH = 2440587.5
 """The Julian day of 1970-01-01."""
+_AT_ONCE = 100
+"""Samples that one transaction removes. Others wait for it."""
 
 
 class Bank:
@@ -48,17 +50,26 @@ class Bank:
     Args:
         place: the path of a file, or ``postgresql://USER@HOST/DATABASE``.
         read_only: only read it; a file may then be written by another process.
+        beside: this process has the bank open already; this is another connection to it, for another thread. It has to
+            be closed first.
         waits: seconds before each new try of a call that lost its connection to Postgres; by default three in 2.5 s.
 
     Raises:
         BankError: the bank cannot be opened or is none, the file is open already, or a write failed.
     """
 
-    def __init__(self, place: Path | str, *, read_only: bool = False, waits: Sequence[float] | None = None) -> None:
+    def __init__(
+        self,
+        place: Path | str,
+        *,
+        read_only: bool = False,
+        beside: bool = False,
+        waits: Sequence[float] | None = None,
+    ) -> None:
         self.place = shown(place)
         """How messages name it; without a password."""
         with naming(self.place):
-            self._db = _opened(place, read_only, waits)
+            self._db = _opened(place, read_only, beside, waits)
 
     def __enter__(self) -> Bank:
         return self
@@ -147,7 +158,13 @@ class Bank:
         state, finish, usage, passes, log_weight = rows[0]
         with self._readable(key):
             counts = Usage.from_dict(json.loads(usage)).as_dict()
-            sample = {"state": self._with_blobs(json.loads(state)), "finish": str(finish), "usage": counts}
+            try:
+                whole = self._with_blobs(json.loads(state))
+            except BankError:
+                if self._read("SELECT key FROM samples WHERE key = ?", key):
+                    raise
+                return None  # it was removed since the first query, and then its bytes
+            sample = {"state": whole, "finish": str(finish), "usage": counts}
             return sample | {"passes": int(passes), "log_weight": float(log_weight)}
 
     def samples_of(self, problem: str) -> list[dict[str, Any]]:
@@ -306,22 +323,55 @@ class Bank:
         Raises:
             BankError: they cannot be removed.
         """
-        oldest = -inf if days is None else time.time() / 86_400 + _UNIX_EPOCH - days
-        most, kept, removed = inf if size is None else size, 0, list[Row]()
-        for key, at, length in self._read("SELECT key, at, length(state) FROM samples ORDER BY at DESC, key"):
-            kept += length
-            if at < oldest or kept > most:
-                removed.append((key,))
-        gone, unneeded, needed = {key for (key,) in removed}, set[str](), set[str]()
-        for key, state in self._read("SELECT key, state FROM samples WHERE state LIKE ?", f"%{_BLOB}%"):
-            (unneeded if key in gone else needed).update(_BLOBS.findall(state))
-        for table in ("readings", "verdicts", "samples"):
-            self.write(f"DELETE FROM {table} WHERE key = ?", removed)
-        # only blobs of removed samples: another process may have written one whose sample is still to come
-        self.write("DELETE FROM blobs WHERE hash = ?", [(name,) for name in sorted(unneeded - needed)])
+        removed = sum(self.remove_old(days, size))
         with naming(self.place):
             self._db.shrink()
-        return len(removed)
+        return removed
+
+    def remove_old(self, days: float | None = None, size: int | None = None) -> Iterator[int]:
+        """Remove samples as `compact` does, in short transactions; the space is free for later samples.
+
+        Args:
+            days, size: as of `compact`.
+
+        Yields:
+            How many samples each transaction has removed.
+
+        Raises:
+            BankError: they cannot be removed.
+        """
+        oldest = -inf if days is None else time.time() / 86_400 + _UNIX_EPOCH - days
+        # the database sums up, so that millions of samples to keep take no memory here
+        sums = "SELECT key, at, sum(length(state)) OVER (ORDER BY at DESC, key) AS kept FROM samples"
+        limits = oldest, inf if size is None else size
+        removed = self._read(f"SELECT key FROM ({sums}) AS s WHERE at < ? OR kept > ? ORDER BY at, key", *limits)
+        if not removed:
+            return
+        place = {key: number for number, (key,) in enumerate(removed)}
+        last, needed = dict[str, int](), set[str]()
+        for key, state in self._read("SELECT key, state FROM samples WHERE state LIKE ?", f"%{_BLOB}%"):
+            for name in _BLOBS.findall(state):
+                if key in place:
+                    last[name] = max(place[key], last.get(name, 0))
+                else:
+                    needed.add(name)
+        for start in range(0, len(removed), _AT_ONCE):
+            keys = removed[start : start + _AT_ONCE]
+            for table in ("readings", "verdicts", "samples"):
+                self.write(f"DELETE FROM {table} WHERE key = ?", keys)
+            # only blobs of removed samples: another process may have written one whose sample is still to come
+            unneeded = [(name,) for name in sorted(last.keys() - needed) if start <= last[name] < start + _AT_ONCE]
+            self.write("DELETE FROM blobs WHERE hash = ?", unneeded)
+            yield len(keys)
+
+    def claim(self) -> bool:
+        """Whether no other process removes old samples; until this bank is closed, none will.
+
+        Raises:
+            BankError: the database does not answer.
+        """
+        with naming(self.place):
+            return self._db.claim()
 
     def write(self, statement: str, rows: Sequence[Row]) -> None:
         """Run a statement for each row, in one transaction. All changes of a bank go through this method.
@@ -334,7 +384,7 @@ class Bank:
         with naming(self.place):
             self._db.write(statement, rows)
 
-    def _read(self, query: str, *values: str) -> list[Row]:
+    def _read(self, query: str, *values: str | float) -> list[Row]:
         with naming(self.place):
             return self._db.read(query, values)
 
@@ -364,11 +414,11 @@ def _without_blobs(state: Any, blobs: dict[str, bytes]) -> Any:
     return {name: _without_blobs(value, blobs) for name, value in state.items()} if isinstance(state, dict) else state
 
 
-def _opened(place: Path | str, read_only: bool, waits: Sequence[float] | None) -> Database:
+def _opened(place: Path | str, read_only: bool, beside: bool, waits: Sequence[float] | None) -> Database:
     if is_url(place):
         from thinktime.bank.postgres import PostgresDatabase
 
         return PostgresDatabase(str(place), read_only=read_only, waits=waits)
     from thinktime.bank.sqlite import SqliteFile
 
-    return SqliteFile(Path(place), read_only=read_only)
+    return SqliteFile(Path(place), read_only=read_only, beside=beside)

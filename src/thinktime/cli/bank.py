@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
@@ -27,9 +25,6 @@ from thinktime.core.printable import printable
 from thinktime.core.types import Sampling
 
 bank = typer.Typer(no_args_is_help=True, help="Export, import, merge and compact banks of samples.")
-
-DAYS = {"h": 1 / 24, "d": 1.0, "w": 7.0}
-BYTES = {"KB": 10**3, "MB": 10**6, "GB": 10**9}
 
 
 @bank.command("export")
@@ -173,30 +168,19 @@ def compact_bank(
     database meanwhile.
     """
     from thinktime.bank.database import is_url
+    from thinktime.bank.retention import days, size
     from thinktime.bank.store import Bank
 
     if older_than is None and larger_than is None:
         raise InputError("older_than", None, "give --older-than, --larger-than or both")
-    days = None if older_than is None else _amount("older_than", older_than, DAYS, "30d")
-    size = None if larger_than is None else int(_amount("larger_than", larger_than, BYTES, "2GB"))
+    oldest = None if older_than is None else days("older_than", older_than)
+    most = None if larger_than is None else size("larger_than", larger_than)
     if not is_url(source) and not Path(source).is_file():
         raise InputError("bank", source, "there is no such file")
     with Bank(source) as opened:
-        removed = opened.compact(days, size)
+        removed = opened.compact(oldest, most)
         left = len(opened)
     if as_json:
         print(json.dumps({"bank": opened.place, "removed": removed, "samples": left}))
         return
     print(f"{opened.place}: {removed:,} samples removed, {left:,} left")
-
-
-def _amount(field: str, text: str, units: Mapping[str, float], example: str) -> float:
-    """A number with one of these units.
-
-    Raises:
-        InputError: it is something else.
-    """
-    found = re.fullmatch(rf"([0-9]+(?:\.[0-9]+)?)\s*({'|'.join(units)})", text.strip())
-    if found is None:
-        raise InputError(field, text, f"give a number and a unit of {', '.join(units)}, as {example}")
-    return float(found[1]) * units[found[2]]

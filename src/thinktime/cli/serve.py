@@ -81,6 +81,12 @@ def serve(
             help="Keeps samples and spending: a file, or postgresql://USER@HOST/DATABASE, which several servers share."
         ),
     ] = None,
+    retention_time: Annotated[
+        str | None, typer.Option(help="Remove older samples from --bank, every hour: 12h, 30d, 8w. Default none.")
+    ] = None,
+    retention_size: Annotated[
+        str | None, typer.Option(help="Then remove the oldest ones beyond: 500MB, 5GB. Default none.")
+    ] = None,
     key_store: Annotated[
         str | None,
         typer.Option(
@@ -117,6 +123,7 @@ def serve(
     given: dict[str, Any] = {"upstream": upstream, "host": host, "port": port, "max_tokens": max_tokens, "bank": bank}
     given |= {"log_level": log_level, "log_format": log_format, "access_log": access_log, "calibration": calibration}
     given |= {"key_store": key_store, "workers": workers, "shadow": shadow, "shadow_out": shadow_out}
+    given |= {"retention_time": retention_time, "retention_size": retention_size}
     settings |= {name: value for name, value in given.items() if value is not None}
     if budget is not None:
         settings["budget"] = Budget.parse(budget)

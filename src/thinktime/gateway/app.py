@@ -49,12 +49,14 @@ def application(gateway: Gateway) -> Starlette:
 
     @asynccontextmanager
     async def living(_: Starlette) -> AsyncIterator[None]:
-        keeping = None
+        working = []
         if gateway.snapshots is not None:
-            keeping = asyncio.create_task(gateway.keep_metrics(gateway.snapshots))
+            working.append(asyncio.create_task(gateway.keep_metrics(gateway.snapshots)))
+        if gateway.retention is not None:
+            working.append(asyncio.create_task(gateway.retention.run()))
         yield
-        if keeping is not None:
-            keeping.cancel()
+        for task in working:
+            task.cancel()
         await gateway.close()
 
     return Starlette(

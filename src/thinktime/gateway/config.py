@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from thinktime.bank.database import is_url
+from thinktime.bank.retention import days, size
 from thinktime.core.errors import InputError, UnknownNameError
 from thinktime.core.types import MAIN
 from thinktime.core.usage import Budget
@@ -165,6 +166,8 @@ class GatewayConfig:
         request_seconds: longest time of a request; a search then gives the best answer so far.
         drain_seconds: how long running requests may go on after a signal to stop; then they get a 503.
         bank: keeps samples and spending: a file, or ``postgresql://USER@HOST/DATABASE``, which several gateways share.
+        retention_time: older samples are removed from the bank while the gateway runs: ``12h``, ``30d``, ``8w``.
+        retention_size: then the oldest ones, until the others have at most so many bytes: ``500MB``, ``5GB``.
         key_store: keys of `thinktime keys` and rates, for all gateways that share it: a file, or
             ``postgresql://USER@HOST/DATABASE``.
         calibration: file of `thinktime calibrate` that ``auto`` of clients follows where it fits; or a folder of them.
@@ -199,6 +202,8 @@ class GatewayConfig:
     request_seconds: float = 600
     drain_seconds: float = 30
     bank: Path | str | None = None
+    retention_time: str | None = None
+    retention_size: str | None = None
     key_store: Path | str | None = None
     calibration: Path | None = None
     shadow: float = 0.0
@@ -246,6 +251,7 @@ class GatewayConfig:
             raise InputError("cors_origin", "*", "without a key any page could use the gateway; add one, see --new-key")
         if self.workers > 1:
             self._check_shared()
+        self._check_retention()
         self._check_shadow()
         if not self.has_keys and not is_loopback(self.host):
             raise InputError("host", self.host, "without a key it serves only this machine; add one, see --new-key")
@@ -308,6 +314,18 @@ class GatewayConfig:
             raise InputError("workers", self.workers, f"budgets of keys or of the gateway need a shared bank; {fix}")
         if self.has_rates:
             raise InputError("workers", self.workers, f"rates need a shared bank; {fix}")
+
+    def _check_retention(self) -> None:
+        """Refuse limits of samples without a bank, and those that keep none."""
+        limits: tuple[tuple[str, str | None, Callable[[str, str], float]], ...] = (
+            ("retention_time", self.retention_time, days),
+            ("retention_size", self.retention_size, size),
+        )
+        for name, text, read in limits:
+            if text is not None and not read(name, text):
+                raise InputError(name, text, "give more than 0, or leave it out to keep all samples")
+            if text is not None and self.bank is None:
+                raise InputError(name, text, "without a bank no sample is kept; give --bank, or leave it out")
 
     def _check_shadow(self) -> None:
         """Refuse to measure requests without a hard budget, a folder, or the leave of a key."""

@@ -21,6 +21,7 @@ from thinktime.gateway.history import History
 from thinktime.gateway.keys import SharedKeys, StoreThread
 from thinktime.gateway.metrics import Metrics
 from thinktime.gateway.rates import LocalRates, SharedRates
+from thinktime.gateway.retention import Retention
 from thinktime.gateway.roles import Roles
 from thinktime.gateway.searching import refuse_large
 from thinktime.gateway.shadow import SHADOW, Shadow
@@ -57,6 +58,7 @@ class Gateway:
         self.bank: Bank | None = None
         self.keeper: Keeper | None = None
         self.journal: Journal | None = None
+        self.retention: Retention | None = None
         self._closing: tuple[Callable[[], None], ...] = ()
         if config.bank is not None:
             self._open_bank(config.bank)
@@ -112,6 +114,9 @@ class Gateway:
             self.keeper = Keeper(Accounts(str(place)))
             self.journal = journal = SharedJournal(self.bank)
             self._closing = (self.keeper.close, journal.close)
+        if self.config.retention_time is not None or self.config.retention_size is not None:
+            self.retention = Retention(place, self.config.retention_time, self.config.retention_size)
+            self._closing = (self.retention.close, *self._closing)
 
     def _open_keys(self, config: GatewayConfig) -> tuple[SharedKeys | None, LocalRates]:
         """Open the keys in a store. Rates are there too, or else in a bank that several gateways share."""
