@@ -37,11 +37,14 @@ class Retention:
         self._size = None if largest is None else size("retention_size", largest)
         self._thread = ThreadPoolExecutor(1, "retention")
         self._closing = threading.Event()
+        self.passes = 0
+        """Passes that have ended since the start."""
 
     async def run(self) -> None:
         """Remove what is too old, again and again."""
         while True:
             await asyncio.get_running_loop().run_in_executor(self._thread, self.remove)
+            self.passes += 1
             await asyncio.sleep(EVERY_SECONDS)
 
     def remove(self) -> None:
