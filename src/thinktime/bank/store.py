@@ -360,8 +360,9 @@ class Bank:
             for table in ("readings", "verdicts", "samples"):
                 self.write(f"DELETE FROM {table} WHERE key = ?", keys)
             # only blobs of removed samples: another process may have written one whose sample is still to come
-            unneeded = [(name,) for name in sorted(last.keys() - needed) if start <= last[name] < start + _AT_ONCE]
-            self.write("DELETE FROM blobs WHERE hash = ?", unneeded)
+            gone = [name for name in sorted(last.keys() - needed) if start <= last[name] < start + _AT_ONCE]
+            unneeded = "hash = ? AND NOT EXISTS (SELECT 1 FROM samples WHERE state LIKE ?)"  # a new sample may need one
+            self.write(f"DELETE FROM blobs WHERE {unneeded}", [(name, f"%{name}%") for name in gone])
             yield len(keys)
 
     def claim(self) -> bool:
