@@ -187,3 +187,6 @@ def _create(connection: psycopg.Connection[Row]) -> None:
         connection.execute("SELECT pg_advisory_xact_lock(hashtext('thinktime'))")
         if connection.execute("SELECT to_regclass('samples') IS NULL").fetchone() == (True,):
             connection.execute(SCHEMA)
+        column = "SELECT count(*) FROM pg_attribute WHERE attrelid = to_regclass('blobs') AND attname = 'at'"
+        if connection.execute(column).fetchone() == (0,):  # an older bank
+            connection.execute("ALTER TABLE blobs ADD COLUMN at DOUBLE PRECISION NOT NULL DEFAULT 0")
