@@ -4,25 +4,33 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 from random import Random
 from typing import Any
 
+import numpy as np
 import pytest
 from commands import ran
 
+from thinktime.bank.store import Bank
+from thinktime.bench.runner import Bench, Entry
 from thinktime.bench.signals import signals
+from thinktime.bench.statistics import Estimate
+from thinktime.bench.tasks import Task
 from thinktime.core.errors import InputError
 from thinktime.core.search import Search
 from thinktime.core.types import Sampling
 from thinktime.core.usage import Budget
 from thinktime.planning.arms import Arm, fitted
 from thinktime.planning.auto import Auto
-from thinktime.planning.bins import Bins, charged, policy
+from thinktime.planning.bins import Bins, Policy, charged, policy
 from thinktime.planning.calibration import Calibration
 from thinktime.planning.calibration_files import read, text
-from thinktime.strategies import parse
+from thinktime.planning.difficulty import crossing
+from thinktime.session import Session
+from thinktime.strategies import check, parse
 from thinktime.testing import ANSWERS, PROBLEM, Piece, WordGenerator, WordScorer, check_strategy
 
 COUNT = 200
@@ -226,3 +234,111 @@ def test_a_vote_of_an_even_size_is_taken_for_one_of_the_odd_size_before() -> Non
     means = [sum(each.right) / COUNT for each in fitted(arms)]
     assert means[0] == pytest.approx(0.3) and means[2] == pytest.approx(means[3])
     assert 0.3 < means[1] < 0.4
+
+
+@pytest.mark.parametrize(
+    ("rates", "limit", "edge"),
+    [
+        ([0.0, 0.2, 0.6, 1.0], 0.5, 3.0),
+        ([0.0, 0.6, 0.2, 1.0], 0.5, 4.0),  # the second and the third predict their mean, 0.4
+        ([0.0, 0.6, 0.2, 1.0], 0.3, 2.0),
+        ([0.5, 0.5, 0.5, 0.5], 0.5, None),
+        ([0.0, 0.1, 0.1, 0.2], 0.5, None),
+    ],
+)
+def test_a_fixed_limit_is_crossed_where_the_signal_predicts_it(
+    rates: list[float], limit: float, edge: float | None
+) -> None:
+    assert crossing(np.array([1.0, 2.0, 3.0, 4.0]), np.array(rates), limit) == edge
+    assert crossing(np.array([3.0, 4.0, 1.0, 2.0]), np.array(rates[2:] + rates[:2]), limit) == edge
+    assert crossing(np.array([1.0, 1.0]), np.array([0.0, 1.0]), 0.5) is None, "one value cuts nothing"
+
+
+def test_bins_of_fixed_pass_at_1_are_taken_where_equal_shares_cut_wrongly(tmp_path: Path) -> None:
+    """One problem of eight is hard, so halves and thirds put easy problems among them."""
+    hard = tuple(number < COUNT // 8 for number in range(COUNT))
+    knows = tuple(0.1 * noise if each else 0.6 + 0.2 * noise for each, noise in zip(hard, NOISE, strict=True))
+    solved = tuple(float(not each) for each in hard)
+    made = calibration(arm("single", solved, 10, agreement=knows), arm("beam_search:n=4", (1.0,) * COUNT, 160))
+    found = replace(made, rates=tuple(0.02 if each else 0.9 for each in hard)).with_policies()
+    best, plain = found.policies[-1], made.with_policies().policies[-1]
+    assert best.bins.limits and 0.1 < best.bins.edges[0] <= 0.61 and not plain.bins.limits
+    assert best.strategies == ("beam_search:n=4", "single") and best.cost < plain.cost
+    assert re.fullmatch(r"pass@1 predicted below 0\.\d: agreement below 0\.6\S*", best.bins.name(0))
+    path = tmp_path / "made.json"
+    path.write_text(text(found))
+    assert read(path) == found
+    agreeing = replace(found, measure="agreement").with_policies()
+    assert not any(each.bins.limits for each in agreeing.policies), "agreement knows no pass@1"
+
+
+def costing(strategy: str, right: tuple[float, ...], tokens: float, flops: float, **signals: tuple[float, ...]) -> Arm:
+    made = arm(strategy, right, tokens, **signals)
+    return replace(made, usage={**made.usage, "flops": flops, "scorer_flops": 0.0})
+
+
+def of_both(*more: Policy) -> Calibration:
+    """A small model that solves half of the problems and knows which, and a large one that solves all."""
+    arms = (
+        costing("delegate(single)", EASY, 10, 100, agreement=KNOWS),
+        costing("single", (1.0,) * COUNT, 10, 1000, agreement=NOISE),
+    )
+    names = {"main": WordGenerator().name, "draft": "small words"}
+    made = calibration(*arms)
+    return replace(made, model={**made.model, "models": names}, policies=more)
+
+
+def test_a_policy_draws_with_the_small_model_and_goes_on_with_the_large_one(tmp_path: Path) -> None:
+    found = of_both().with_policies()
+    best = found.policies[-1]
+    assert (best.bins.model, best.unit, best.strategies) == ("draft", "flops", ("single", "delegate(single)"))
+    # half of the problems cost 100, and the others 100 and 1000; near the edge some are taken for hard
+    assert best.gain.value == 0 and 600 <= best.cost < 700 and best.cost_of_one == 1000 and best.is_better
+    assert found.choose(Budget()).policy == best and found.choose(Budget(flops=1210)).policy == best
+    assert "in place of 1e+03 flops" in found.choose(Budget()).reason
+    assert found.choose(Budget(flops=99)).policy is None
+    assert found.choose(Budget(tokens=1000)).policy is None, "tokens of two models are not compared"
+    without = found.runnable(frozenset(set(searching().capabilities)))
+    assert without.policies == () and [each.strategy for each in without.arms] == ["single"]
+    path = tmp_path / "made.json"
+    path.write_text(text(found))
+    assert read(path).policies == found.policies
+    code, shown, errors = ran("plan", "made", "--calibration", str(path))
+    assert code == 0 and "draws 1 first of the model draft, and goes on with" in shown, errors
+
+
+@pytest.mark.parametrize(
+    ("edge", "chosen", "calls"), [(0.0, "delegate(majority:n=3)", 3), (2.0, "single", 2), (2.0, "majority:n=3", 4)]
+)
+def test_first_samples_of_another_model_are_used_again(tmp_path: Path, edge: float, chosen: str, calls: int) -> None:
+    """The same samples as without `auto`, so a bank has them; only another model pays for them in addition."""
+    sure = Estimate(0.0, 0.0, 0.0), 20.0, 30.0, Estimate(5.0, 4.0, 6.0)
+    policy = Policy(100, Bins("agreement", 1, (edge,), "draft"), (chosen, chosen), *sure, "flops")
+    flops = {"delegate": 110.0, "majority": 1100.0}
+    more = [costing(name, EASY, 30, flops[name[:8]]) for name in ("delegate(majority:n=3)", "majority:n=3")]
+    whole = of_both(policy)
+    method = following(replace(whole, arms=(*whole.arms, *more)), tmp_path)
+    small = WordGenerator(name="small words")
+    models: dict[str, Any] = {"generator": {"main": WordGenerator(), "draft": small}}
+    mine, its = searching(**models), searching(**models)
+    check("auto", method, mine)
+    answers = asyncio.run(method(mine)), asyncio.run(parse(chosen)[1](its))
+    assert answers[0].value == answers[1].value and answers[0].share == answers[1].share
+    assert its.trace.keys() <= mine.trace.keys() and mine.ledger.spent.model_calls == calls
+    logged = mine.events[0]
+    assert logged["strategy"] == chosen and logged["first_model"] == "draft" and logged["first_samples"] == 1
+
+
+def test_a_delegated_bench_has_signals_and_every_bench_pass_at_1(tmp_path: Path) -> None:
+    generators = {"main": WordGenerator(), "draft": WordGenerator(name="small words")}
+    session = Session(generators, answers=ANSWERS, sampling=Sampling(1.0, max_length=20))
+    problems = tuple(replace(PROBLEM, id=str(number), reference="7") for number in range(3))
+    entries = [Entry("majority", 2, parse("majority:n=2")[1]), Entry("d", 2, parse("delegate(majority:n=2)")[1])]
+    with Bank(tmp_path / "bank.db") as bank:
+        bench = Bench(Task("made", problems, ANSWERS), session, entries, bank)
+        asyncio.run(bench.run())
+        votes, delegated = bench.result("made", {})["runs"]
+    for row in (*votes["problems"], *delegated["problems"]):
+        assert row["signals"]["agreement"] in (0.0, 0.5, 1.0)
+    assert {row["pass_at_1"] for row in delegated["problems"]} == {None}
+    assert all(row["pass_at_1"] is None or 0 <= row["pass_at_1"] <= 1 for row in votes["problems"])

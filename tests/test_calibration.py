@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from commands import ran
 
+from thinktime.cli.plan import priced
 from thinktime.core.errors import InputError
 from thinktime.core.search import Search
 from thinktime.core.types import Sampling
@@ -44,6 +45,7 @@ def calibration(*arms: Arm, **model: Any) -> Calibration:
     return Calibration({"name": "made"}, found, {"temperature": 1.0}, 0, PROBLEMS, arms, (source,))
 
 
+TOKENS = {"prompt_tokens": 10, "cached_tokens": 0, "generated_tokens": 10}
 SINGLE, FOUR, SIXTEEN = arm("single", 4, 10), arm("majority:n=4", 12, 100), arm("majority:n=16", 14, 1000)
 MADE = calibration(SINGLE, FOUR, SIXTEEN)
 
@@ -342,6 +344,23 @@ def test_costs_of_several_models_are_compared_in_a_unit_that_all_have() -> None:
     unknown = calibration(SINGLE, replace(DRAFTS, usage={}), models={"main": WORDS, "draft": "small"})
     assert unknown.unit_of(Budget()) == "tokens"
     assert unknown.with_policies() is unknown, "tokens of two models are not compared"
+
+
+def test_a_strategy_with_a_draft_needs_the_role_in_the_file(tmp_path: Path) -> None:
+    cascade = arm("cascade:n=4", 12, 60)
+    made = calibration(SINGLE, cascade)
+    refused(tmp_path, text_of(made), "cascade:n=4: model.models has no role 'draft'")
+    path = tmp_path / "made.json"
+    path.write_text(text_of(calibration(SINGLE, cascade, models={"main": WORDS, "draft": "small"})))
+    assert len(read(path).arms) == 2
+
+
+def test_a_price_holds_for_roles_of_one_model(tmp_path: Path) -> None:
+    same = calibration(SINGLE, DRAFTS, models={"main": WORDS, "draft": WORDS})
+    same = replace(same, arms=tuple(replace(a, usage={**a.usage, **TOKENS}) for a in same.arms))
+    assert [each.usage["dollars"] for each in priced(same, "1/2").arms] == [0.00003] * 2
+    with pytest.raises(InputError, match="the calibration has several models"):
+        priced(BOTH, "1/2")
 
 
 def test_arms_of_a_model_have_a_curve_of_their_own() -> None:

@@ -89,7 +89,9 @@ def test_a_client_still_names_no_file(tmp_path: Path) -> None:
         status, answer, _ = gateway.ask(
             {**PLAIN, "thinktime": {"strategy": "auto", "policy": f"{tmp_path}/secret-name.json"}}
         )
-    assert status == 400 and "files are not read" in str(answer)
+        assert status == 400 and "files are not read" in str(answer)
+        status, answer, _ = gateway.ask({**PLAIN, "model": f"auto:policy={tmp_path}/secret-name.json/words"})
+    assert status == 400 and "files are not read" in str(answer) and "secret-name.json/words" in str(answer)
 
 
 def test_the_calibration_is_read_before_the_server_starts(tmp_path: Path) -> None:

@@ -123,6 +123,7 @@ def test_a_cascade_runs_with_a_draft_and_without_one_the_role_is_named(start_gat
     assert roles[0] == "model draft" and summed(answer["thinktime"]["accounts"], "model_calls") == 1 + len(roles)
     status, answer, _ = gateway.ask(asked(strategy="cascade", n=2))
     assert status == 400 and "a model of the role 'draft'" in answer["error"]["message"]
+    assert '("thinktime": {"models": {"draft": NAME}})' in answer["error"]["message"], "clients have no command line"
 
 
 # Models and scorers by role

@@ -50,7 +50,8 @@ def calibration_of(path: Path, order: int = 0, sizes: Sequence[int] = SIZES) -> 
     ids = tuple(problem.id for problem in problems)
     task = {"name": path.name.removesuffix(SUFFIX)}
     model = {"generator": pool.generator, "scorer": "examples of the prompt" if has_examples else None}
-    return Calibration(task, model, {"setting": pool.setting}, 0, ids, tuple(arms), ({"command": path.name},))
+    made = Calibration(task, model, {"setting": pool.setting}, 0, ids, tuple(arms), ({"command": path.name},))
+    return replace(made, rates=tuple(fmean(float(sample.correct) for sample in each.samples) for each in problems))
 
 
 def _arm(name: str, problems: Sequence[Sampled], drawn: Sequence[int], select: Select, score: Score) -> Arm:

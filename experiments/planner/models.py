@@ -5,13 +5,16 @@
 The samples are programs for GSM8K of both models, in `experiments/kinetics/sizes.json.gz`, so this needs no model. The
 strategies are votes of either model, and cascades of both. FLOPs are those of the law in `thinktime.planning.kinetics`,
 the prompts among them. A calibration is made on four folds of the problems, and judged on the fifth, for several random
-orders of the samples. Writes ``models.json`` and ``models.png``.
+orders of the samples. Policies by difficulty may draw first samples of either model, and choose either model in each
+bin; the first samples are charged. Writes ``models.json`` and ``models.png``.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from math import exp
 from pathlib import Path
 from random import Random
 from statistics import fmean
@@ -20,7 +23,7 @@ from typing import Any
 import numpy as np
 
 from experiments.cascade.replay import SETTINGS, agreement
-from experiments.intervals import as_percent, as_points, difference, mean, ratio
+from experiments.intervals import as_number, as_percent, as_points, difference, mean, ratio
 from experiments.kinetics.frontier import flops_of
 from experiments.kinetics.sizes import Run, common, runs
 from experiments.planner.run import FOLDS, ORDERS, Floats, fixed, folds, highest, on
@@ -31,7 +34,8 @@ from thinktime.bench.samples import Sample
 from thinktime.bench.selectors import candidates
 from thinktime.core.types import MAIN
 from thinktime.core.usage import Budget
-from thinktime.planning.arms import Arm
+from thinktime.planning.arms import Arm, begins_with
+from thinktime.planning.bins import MOST, is_plain
 from thinktime.planning.calibration import Advice, Calibration
 from thinktime.planning.kinetics import kinetics
 from thinktime.strategies.options import DRAFT
@@ -41,8 +45,17 @@ SMALL, LARGE = "0.5B", "1.5B"
 SIZES = (2, 3, 4, 6, 8)
 BUDGETS = (1.1, 2, 3, 4, 5, 7, 10)
 """In multiples of the FLOPs of one sample of the small model."""
-BOTH, WITHOUT_CASCADE = "planner", "planner, no cascade"
+BOTH, WITHOUT_CASCADE, ONE = "planner", "planner, no cascade", "one for all"
+ALWAYS, EQUAL_SHARES = "by difficulty, always", "by difficulty, equal shares alone"
+"""Policies that are followed even if the folds of the calibration do not show that they are better."""
 Choice = Callable[[Calibration, Budget], Advice]
+
+
+def followed(calibration: Calibration, budget: Budget) -> Advice:
+    """The policy by difficulty of the largest budget within this one, whether or not it is better across folds."""
+    limit = budget.flops or 0.0
+    found = max((p for p in calibration.policies if p.budget <= limit), key=lambda p: p.budget, default=None)
+    return replace(calibration.one(budget), policy=found)
 
 
 def of_model(role: str) -> Choice:
@@ -50,18 +63,21 @@ def of_model(role: str) -> Choice:
 
     def choose(calibration: Calibration, budget: Budget) -> Advice:
         arms = (arm for arm in calibration.arms if arm.model == role and "cascade" not in arm.strategy)
-        return replace(calibration, arms=tuple(arms)).choose(budget)
+        return replace(calibration, arms=tuple(arms)).one(budget)
 
     return choose
 
 
 def without_cascade(calibration: Calibration, budget: Budget) -> Advice:
     """The planner with votes of both models."""
-    return replace(calibration, arms=tuple(a for a in calibration.arms if "cascade" not in a.strategy)).choose(budget)
+    return replace(calibration, arms=tuple(a for a in calibration.arms if "cascade" not in a.strategy)).one(budget)
 
 
 CHOICES: Mapping[str, Choice] = {
     BOTH: Calibration.choose,
+    ONE: Calibration.one,
+    ALWAYS: followed,
+    EQUAL_SHARES: followed,
     WITHOUT_CASCADE: without_cascade,
     f"planner, {SMALL} alone": of_model(DRAFT),
     f"planner, {LARGE} alone": of_model(MAIN),
@@ -94,6 +110,16 @@ class Samples:
         chosen, agreed = agreement(candidates(self.each[place][:n], likelihood))
         return chosen is not None and chosen.key in self._run.problems[place].right, agreed
 
+    def signals(self, place: int, n: int) -> tuple[float, float]:
+        """Agreement and confidence of the first ``n`` samples of a problem, as `thinktime.bench.signals`."""
+        samples = self.each[place][:n]
+        votes = Counter(sample.key for sample in samples if sample.answered)
+        return max(votes.values(), default=0) / n, fmean(exp(likelihood(s) / max(1, s.length)) for s in samples)
+
+    def rate(self, place: int) -> float:
+        """Pass@1 of a problem over all of its samples."""
+        return fmean(float(sample.correct) for sample in self.each[place])
+
     def tokens(self, place: int, n: int) -> int:
         """Generated tokens of the first ``n`` samples of a problem."""
         return sum(sample.length for sample in self.each[place][:n])
@@ -105,18 +131,22 @@ def calibration_of(small: Run, large: Run, order: int) -> tuple[Calibration, dic
     places = range(len(large.problems))
     arms, flops = [], dict[str, Floats]()
 
-    def add(strategy: str, rows: Sequence[tuple[float, float, float]]) -> None:
+    def add(
+        strategy: str, rows: Sequence[tuple[float, float, float]], signals: Sequence[tuple[float, float]] = ()
+    ) -> None:
         right, tokens, spent = zip(*rows, strict=True)
         flops[strategy] = np.array(spent)
         usage = {"flops": fmean(spent), "scorer_flops": 0.0, "judge_tokens": 0.0}
-        arms.append(Arm(strategy, right, tokens, usage, None, {"total": len(right)}))
+        named = dict(zip(("agreement", "confidence"), zip(*signals, strict=True), strict=False)) if signals else {}
+        arms.append(Arm(strategy, right, tokens, usage, None, {"total": len(right)}, named))
 
     for role, run in ((DRAFT, small), (MAIN, large)):
         own = models[role]
         for n in (1, *(size for size in SIZES if size <= run.samples)):
             text = "single" if n == 1 else f"majority:n={n}"
             rows = [(float(own.vote(p, n)[0]), float(own.tokens(p, n)), own.flops(p, n)) for p in places]
-            add(text if role == MAIN else f"delegate({text})", rows)
+            signals = [own.signals(p, n) for p in places] if n <= MOST else ()
+            add(text if role == MAIN else f"delegate({text})", rows, signals)
     for n, threshold in SETTINGS:
         rows = []
         for place in places:
@@ -132,20 +162,54 @@ def calibration_of(small: Run, large: Run, order: int) -> tuple[Calibration, dic
     model = {"generator": names["main"], "scorer": None, "models": names}
     ids = tuple(problem.id for problem in large.problems)
     made = Calibration({"name": "gsm8k-program"}, model, {"temperature": large.temperature}, 0, ids, tuple(arms), ({},))
-    return made.in_unit("flops"), flops
+    rates = tuple(map(models[MAIN].rate, places))
+    return replace(made, rates=rates).in_unit("flops"), flops
 
 
-def chosen_on_folds(whole: Calibration, flops: Mapping[str, Floats], budget: Budget, seed: int) -> dict[str, Any]:
+def outcome(
+    advice: Advice, whole: Calibration, flops: Mapping[str, Floats], places: Sequence[int]
+) -> tuple[list[float], list[float], list[str]]:
+    """Right answers and FLOPs of what is advised on these problems, first samples charged, and the strategies."""
+    arms = {arm.strategy: arm for arm in whole.arms}
+    if (policy := advice.policy) is None:
+        text = advice.arm.strategy
+        return list(arms[text].on(places).right), flops[text][list(places)].tolist(), [text]
+    bins, firsts = policy.bins, [arm for arm in whole.arms if is_plain(arm)]
+    first = next(arm for arm in firsts if (arm.model, arm.size) == (bins.model, bins.samples))
+    picks = [policy.strategies[bins.place(first.signals[bins.signal][place])] for place in places]
+    right = [arms[text].right[place] for text, place in zip(picks, places, strict=True)]
+    spent = []
+    for text, place in zip(picks, places, strict=True):
+        own, before = float(flops[text][place]), float(flops[first.strategy][place])
+        spent.append(max(own, before) if begins_with(text, bins.model) else own + before)
+    kind = "limits" if bins.limits else "shares"
+    return right, spent, [f"{kind} of {bins.signal} of {first.strategy}: {' < '.join(policy.strategies)}"]
+
+
+Seen = list[tuple[list[int], tuple[Calibration, Calibration]]]
+
+
+def chosen_on_folds(
+    whole: Calibration, flops: Mapping[str, Floats], seen_by_fold: Seen, budget: Budget
+) -> dict[str, Any]:
     """By choice: right answers and FLOPs of the problems of each fold, and the strategies of the folds."""
     count = len(whole.problems)
-    arms = {arm.strategy: arm for arm in whole.arms}
     found: dict[str, Any] = {name: (np.zeros(count), np.zeros(count), []) for name in CHOICES}
+    for held, seen in seen_by_fold:
+        for name, (right, spent, taken) in found.items():
+            calibration = seen[name == EQUAL_SHARES]
+            right[held], spent[held], texts = outcome(CHOICES[name](calibration, budget), whole, flops, held)
+            taken += texts
+    return found
+
+
+def calibrated(whole: Calibration, seed: int) -> Seen:
+    """By fold: its problems, and the calibration of the other folds with policies; also without fixed limits."""
+    count = len(whole.problems)
+    found = []
     for held in folds(count, seed):
         seen = on(whole, sorted(set(range(count)) - set(held)))
-        for name, (right, spent, taken) in found.items():
-            text = CHOICES[name](seen, budget).arm.strategy
-            right[held], spent[held] = arms[text].on(held).right, flops[text][held]
-            taken.append(text)
+        found.append((held, (seen.with_policies(), replace(seen, rates=()).with_policies())))
     return found
 
 
@@ -155,17 +219,19 @@ def measure(small: Run, large: Run, seed: int) -> dict[str, Any]:
     right = {a.strategy: np.mean([_right(each, a.strategy) for each, _ in made], axis=0) for a in made[0][0].arms}
     flops = {name: np.mean([spent[name] for _, spent in made], axis=0) for name in right}
     one = flops["delegate(single)"].mean()
+    seen = [calibrated(each, seed) for each, _ in made]
     rows = []
     for share in BUDGETS:
         budget = Budget(flops=share * one)
         within = [name for name in right if flops[name].mean() <= share * one]
         best = max(within, key=lambda name: right[name].mean())
-        folded = [chosen_on_folds(each, spent, budget, seed) for each, spent in made]
+        folded = [chosen_on_folds(*each, by_fold, budget) for each, by_fold in zip(made, seen, strict=True)]
         row: dict[str, Any] = {
             "flops": share * one,
             "hindsight": {"strategy": best, "accuracy": mean(right[best].tolist(), seed)},
         }
         base = np.mean([each[f"planner, {LARGE} alone"][0] for each in folded], axis=0)
+        one_for_all, its_flops = (np.mean([each[ONE][part] for each in folded], axis=0) for part in (0, 1))
         for name in CHOICES:
             mine, spent = (np.mean([each[name][part] for each in folded], axis=0) for part in (0, 1))
             texts = [text for each in folded for text in each[name][2]]
@@ -174,6 +240,9 @@ def measure(small: Run, large: Run, seed: int) -> dict[str, Any]:
                 "flops": float(spent.mean()),
                 "minus_hindsight": difference(mine.tolist(), right[best].tolist(), seed),
                 "minus_large_alone": difference(mine.tolist(), base.tolist(), seed),
+                "minus_one_for_all": difference(mine.tolist(), one_for_all.tolist(), seed),
+                "its_flops_over_one_for_all": ratio(spent.tolist(), its_flops.tolist(), seed),
+                "share_by_difficulty": sum(": " in text for text in texts) / len(texts),
                 "taken": {text: texts.count(text) / len(texts) for text in sorted(set(texts))},
             }
         rows.append(row)
@@ -236,6 +305,13 @@ def main() -> None:
         cells = [f"{as_points(row[name]['minus_hindsight'])}, {row[name]['flops']:.3g}" for name in CHOICES]
         best = f"{as_percent(row['hindsight']['accuracy'])} (`{row['hindsight']['strategy']}`)"
         print(f"| {row['flops']:.3g} | {best} | {' | '.join(cells)} |")
+    for row in result["rows"]:
+        cells = [
+            f"{as_points(row[name]['minus_one_for_all'])}, {as_number(row[name]['its_flops_over_one_for_all'])}, "
+            f"{row[name]['share_by_difficulty']:.0%}"
+            for name in (BOTH, ALWAYS, EQUAL_SHARES)
+        ]
+        print(f"| {row['flops']:.3g} | {' | '.join(cells)} |")
 
 
 if __name__ == "__main__":

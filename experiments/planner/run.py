@@ -40,7 +40,8 @@ Choice = Callable[[Calibration, Budget], Advice]
 def on(calibration: Calibration, places: Sequence[int]) -> Calibration:
     """The calibration of some of the problems."""
     arms = tuple(arm.on(places) for arm in calibration.arms)
-    return replace(calibration, arms=arms, problems=tuple(calibration.problems[each] for each in places))
+    rates = tuple(calibration.rates[each] for each in places) if calibration.rates else ()
+    return replace(calibration, arms=arms, problems=tuple(calibration.problems[each] for each in places), rates=rates)
 
 
 def within(calibration: Calibration, budget: Budget) -> list[Arm]:
@@ -58,8 +59,11 @@ def highest(arms: Sequence[Arm]) -> Arm:
     return max(arms, key=lambda arm: fmean(arm.right))
 
 
+EQUAL_SHARES = "equal shares"
+"""The planner without bins of fixed pass@1."""
 CHOICES: Mapping[str, Choice] = {
     "planner": Calibration.choose,
+    EQUAL_SHARES: Calibration.choose,
     "one for all": Calibration.one,
     "best point": fixed(highest),
     "spend it all": fixed(lambda arms: arms[-1]),
@@ -97,8 +101,9 @@ def cross_fitted(
     found = {(name, b.tokens or 0): (np.zeros(count), np.zeros(count), 0.0) for name in CHOICES for b in budgets}
     for held in folds(count, seed):
         seen = on(whole, sorted(set(range(count)) - set(held))).with_policies()
+        plain = replace(seen, rates=()).with_policies()
         for (name, tokens), (right, spent, share) in found.items():
-            advice = CHOICES[name](seen, Budget(tokens=tokens))
+            advice = CHOICES[name](plain if name == EQUAL_SHARES else seen, Budget(tokens=tokens))
             right[held], spent[held] = outcome(advice, whole, held)
             found[name, tokens] = right, spent, share + (advice.policy is not None) / FOLDS
     return found
@@ -128,6 +133,7 @@ def measure(path: Path, seed: int) -> dict[str, Any]:
             },
             "oracle": mean(oracle.tolist(), seed),
         }
+        plain = np.mean([each[EQUAL_SHARES, limit][0] for each in chosen], axis=0)
         for name in CHOICES:
             mine = np.mean([each[name, limit][0] for each in chosen], axis=0)
             spent = np.mean([each[name, limit][1] for each in chosen], axis=0)
@@ -136,6 +142,7 @@ def measure(path: Path, seed: int) -> dict[str, Any]:
             row[name] = {
                 "accuracy": mean(mine.tolist(), seed),
                 "minus_hindsight": difference(mine.tolist(), right[best].tolist(), seed),
+                "minus_equal_shares": difference(mine.tolist(), plain.tolist(), seed),
                 "tokens": float(spent.mean()),
                 "share_by_difficulty": fmean(each[name, limit][2] for each in chosen),
                 "cheapest_as_accurate": cheapest,

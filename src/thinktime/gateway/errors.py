@@ -33,6 +33,9 @@ _OURS = {
 }
 """Messages for mistakes in the gateway's own settings, by field."""
 
+_ROLE_OPTION = re.compile(r"\(--model ([\w-]+)=NAME\)")
+"""How the command line names the model of a role, which clients name in the body."""
+
 
 class HttpError(Exception):
     """A request that is answered by an error.
@@ -146,6 +149,7 @@ def http_error(error: Exception, addresses: tuple[str, ...]) -> HttpError:
     if isinstance(error, BusyError):
         return HttpError(429, reason, code="budget_reserved", retry_after=RETRY_SECONDS)
     if isinstance(error, CapabilityError):
+        reason = _ROLE_OPTION.sub(r'("thinktime": {"models": {"\1": NAME}})', reason)
         return HttpError(400, reason, param="strategy")
     if isinstance(error, RefusedError) and (error.status == 429 or 500 <= error.status < 600):
         return HttpError(error.status, reason, code="upstream_refused", retry_after=error.retry_after)

@@ -144,6 +144,9 @@ async def _in_name(model: str, listing: Listing) -> tuple[Method | None, str]:
     head, _, rest = model.partition("/")
     if rest:
         name = re.split("[:@(]", head)[0]
+        if name in _names() and head.endswith("="):
+            fix = "an option has no / here; files are not read, and other values go into the field thinktime"
+            raise InputError("model", model, fix)
         if "@" in head or name in _names():
             return parse(head), rest
         models = await listing()

@@ -19,7 +19,7 @@ from thinktime.core.errors import InputError
 from thinktime.core.search import Search
 from thinktime.core.types import MAIN, missing
 from thinktime.core.usage import Budget
-from thinktime.planning.arms import Arm, fitted
+from thinktime.planning.arms import Arm, begins_with, fitted
 from thinktime.planning.bins import Policy, charged, is_plain
 from thinktime.planning.bins import policy as by_first_samples
 from thinktime.strategies import make, split
@@ -143,9 +143,14 @@ class Calibration:
         unit = self.unit_of(Budget())
         if self.has_several_models and unit == "tokens":
             return self
-        costs = sorted({arm.cost(unit) for arm in self.arms if isfinite(arm.cost(unit))})
+        costs = {arm.cost(unit) for arm in self.arms}
+        if self.has_several_models:  # an arm may come within reach after a first sample of another model
+            ones = [arm for arm in self.arms if arm.signals and is_plain(arm) and arm.size == 1]
+            pairs = ((arm, one) for arm in self.arms for one in ones if not begins_with(arm.strategy, one.model))
+            costs |= {arm.cost(unit) + one.cost(unit) for arm, one in pairs}
         arms, rates = by_cost(self.arms, unit), self.rates if self.measure == ACCURACY else ()
-        found = (by_first_samples(arms, ROOM * cost, unit, self._slack, rates) for cost in costs)
+        budgets = sorted(ROOM * cost for cost in costs if isfinite(cost))
+        found = (by_first_samples(arms, budget, unit, self._slack, rates) for budget in budgets)
         return replace(self, policies=tuple(each for each in found if each is not None))
 
     @property
