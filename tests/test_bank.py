@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 from commands import ran
+from postgres_server import PostgresServer
 from toy import PROBLEM, ToyGenerator, ToyScorer, configured, done, drawn, extend, solve, toy_search
 
 from thinktime.bank.sqlite import SqliteFile
@@ -84,6 +85,7 @@ def aged(bank: Bank, days: Mapping[str, float]) -> None:
     for key in days:
         bank.add_verdict(key, "checker", True)
     bank.write("UPDATE samples SET at = at - ? WHERE key = ?", [(age, key) for key, age in days.items()])
+    bank.write("UPDATE blobs SET at = at - ?", [(1,)])
     bank.keep_spending("client", USAGE, Usage())
 
 
@@ -122,6 +124,52 @@ def test_compacting_keeps_bytes_whose_sample_another_process_has_yet_to_write(ba
     bank.write("INSERT INTO blobs (hash, data) VALUES (?, ?)", [("early", b"a picture")])
     assert bank.compact(days=1.5) == 1
     assert {row[0] for row in bank._read("SELECT data FROM blobs")} == {b"a" * 9, b"a picture"}
+
+
+def test_compacting_keeps_bytes_that_another_sample_is_about_to_have(bank: Bank, place: Path | str) -> None:
+    aged(bank, {"a": 1, "b": 2})
+    with Bank(place, beside=True) as other:
+        removing = other.remove_old(days=1.5)
+        assert next(removing) == 1
+        bank._add_blobs(bank._read("SELECT hash, data FROM blobs"))  # the same bytes again; the sample is to come
+        assert list(removing) == []
+    assert {row[0] for row in bank._read("SELECT data FROM blobs")} == {b"a" * 9, b"b" * 9}
+    bank.write("UPDATE blobs SET at = at - ?", [(1,)])
+    assert bank.compact(days=1.5) == 0
+    assert left(bank) == "a", "bytes that no sample came for go later"
+
+
+def test_a_sample_that_is_removed_while_it_is_read_is_not_found(bank: Bank, monkeypatch: pytest.MonkeyPatch) -> None:
+    aged(bank, {"a": 1, "b": 2})
+    whole = Bank._with_blobs
+
+    def removed_first(self: Bank, state: Any) -> Any:
+        self.compact(days=1.5)
+        return whole(self, state)
+
+    monkeypatch.setattr(Bank, "_with_blobs", removed_first)
+    assert bank.find_sample("b") is None
+    found = bank.find_sample("a")
+    assert found is not None and found["state"]["picture"] == b"a" * 9
+
+
+def test_bytes_of_an_older_bank_are_kept_and_removed_as_others(bank: Bank, place: Path | str) -> None:
+    aged(bank, {"a": 1, "b": 2})
+    bank.write("ALTER TABLE blobs DROP COLUMN at", [()])
+    bank.close()
+    with Bank(place) as opened:
+        assert opened.compact(days=1.5) == 1
+        assert left(opened) == "a"
+
+
+def test_one_connection_at_a_time_removes_old_samples(postgres: PostgresServer) -> None:
+    place = postgres.bank()
+    with Bank(place) as bank:
+        assert bank.claim()
+        with Bank(place) as other:
+            assert not other.claim()
+    with Bank(place) as bank:
+        assert bank.claim()
 
 
 def test_a_bank_is_compacted_by_a_command_and_its_file_gets_smaller(path: Path) -> None:

@@ -21,7 +21,7 @@ CREATE TABLE IF NOT EXISTS samples (
     log_weight {real} NOT NULL DEFAULT 0
 ) {compact};
 CREATE TABLE IF NOT EXISTS blobs (
-    hash {text} PRIMARY KEY, data {bytes} NOT NULL
+    hash {text} PRIMARY KEY, data {bytes} NOT NULL, at {real} NOT NULL DEFAULT {julian_day}
 );
 CREATE TABLE IF NOT EXISTS readings (
     key {text} NOT NULL, scorer {text} NOT NULL, value {real}, steps {text} NOT NULL, usage {text} NOT NULL

@@ -114,6 +114,8 @@ class PostgresDatabase:
                 _create(self._connection)
             for query in COLUMNS:
                 self._connection.execute(query)
+            if not read_only:
+                _update(self._connection)
         except psycopg.Error as error:
             self._connection.close()
             raise failed("open", one_line(error), "give another one") from None
@@ -187,3 +189,12 @@ def _create(connection: psycopg.Connection[Row]) -> None:
         connection.execute("SELECT pg_advisory_xact_lock(hashtext('thinktime'))")
         if connection.execute("SELECT to_regclass('samples') IS NULL").fetchone() == (True,):
             connection.execute(SCHEMA)
+
+
+def _update(connection: psycopg.Connection[Row]) -> None:
+    """Add the column that older banks lack. To ask first is cheap; the change waits for all who read the table."""
+    column = "SELECT count(*) FROM pg_attribute WHERE attrelid = to_regclass('blobs') AND attname = 'at'"
+    if connection.execute(column).fetchone() == (0,):
+        connection.execute(
+            "ALTER TABLE IF EXISTS blobs ADD COLUMN IF NOT EXISTS at DOUBLE PRECISION NOT NULL DEFAULT 0"
+        )

@@ -73,8 +73,9 @@ class SqliteFile:
                 self.connection.executescript(SCHEMA)
                 for query in COLUMNS:
                     self.connection.execute(query)
-                if "log_weight" not in [row[1] for row in self.connection.execute("PRAGMA table_info(samples)")]:
-                    self.connection.execute("ALTER TABLE samples ADD COLUMN log_weight REAL NOT NULL DEFAULT 0")
+                for table, column in (("samples", "log_weight"), ("blobs", "at")):  # older banks lack them
+                    if column not in [row[1] for row in self.connection.execute(f"PRAGMA table_info({table})")]:
+                        self.connection.execute(f"ALTER TABLE {table} ADD COLUMN {column} REAL NOT NULL DEFAULT 0")
             except BaseException:
                 self._lock.close()
                 raise

@@ -38,6 +38,8 @@ _SHARED_TABLES: Mapping[str, Sequence[str]] = {
 """The tables that another bank can take over, with their columns. What accounts have spent is not among them."""
 _UNIX_EPOCH = 2440587.5
 """The Julian day of 1970-01-01."""
+_YOUNG_DAYS = 1 / 24
+"""Bytes without a sample stay for so long: a sample follows its bytes within seconds."""
 _AT_ONCE = 100
 """Samples that one transaction removes. Others wait for it."""
 
@@ -194,11 +196,18 @@ class Bank:
             for key, s in samples
         ]
         if blobs:
-            self.write("INSERT INTO blobs (hash, data) VALUES (?, ?) ON CONFLICT DO NOTHING", list(blobs.items()))
+            self._add_blobs(list(blobs.items()))
         self.write(
             "INSERT INTO samples (key, problem, model, finish, state, usage, passes, log_weight) "
             "VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
             rows,
+        )
+
+    def _add_blobs(self, blobs: Sequence[Row]) -> None:
+        """Store bytes by their hash. Bytes that are there get the time of now, so that nobody removes them."""
+        self.write(
+            "INSERT INTO blobs (hash, data, at) VALUES (?, ?, ?) ON CONFLICT (hash) DO UPDATE SET at = excluded.at",
+            [(name, data, _today()) for name, data in blobs],
         )
 
     def _with_blobs(self, state: Any) -> Any:
@@ -303,7 +312,10 @@ class Bank:
         """
         for name, fingerprint in contents["fingerprints"]:
             self.bind(name, fingerprint)
+        self._add_blobs(contents["blobs"])
         for table, columns in _SHARED_TABLES.items():
+            if table == "blobs":
+                continue
             values = ", ".join("?" * len(columns))
             insert = f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({values}) ON CONFLICT DO NOTHING"
             self.write(insert, contents[table])
@@ -340,30 +352,35 @@ class Bank:
         Raises:
             BankError: they cannot be removed.
         """
-        oldest = -inf if days is None else time.time() / 86_400 + _UNIX_EPOCH - days
+        oldest = -inf if days is None else _today() - days
         # the database sums up, so that millions of samples to keep take no memory here
         sums = "SELECT key, at, sum(length(state)) OVER (ORDER BY at DESC, key) AS kept FROM samples"
         limits = oldest, inf if size is None else size
         removed = self._read(f"SELECT key FROM ({sums}) AS s WHERE at < ? OR kept > ? ORDER BY at, key", *limits)
-        if not removed:
-            return
-        place = {key: number for number, (key,) in enumerate(removed)}
-        last, needed = dict[str, int](), set[str]()
-        for key, state in self._read("SELECT key, state FROM samples WHERE state LIKE ?", f"%{_BLOB}%"):
-            for name in _BLOBS.findall(state):
-                if key in place:
-                    last[name] = max(place[key], last.get(name, 0))
-                else:
-                    needed.add(name)
         for start in range(0, len(removed), _AT_ONCE):
             keys = removed[start : start + _AT_ONCE]
             for table in ("readings", "verdicts", "samples"):
                 self.write(f"DELETE FROM {table} WHERE key = ?", keys)
-            # only blobs of removed samples: another process may have written one whose sample is still to come
-            gone = [name for name in sorted(last.keys() - needed) if start <= last[name] < start + _AT_ONCE]
-            unneeded = "hash = ? AND NOT EXISTS (SELECT 1 FROM samples WHERE state LIKE ?)"  # a new sample may need one
-            self.write(f"DELETE FROM blobs WHERE {unneeded}", [(name, f"%{name}%") for name in gone])
             yield len(keys)
+        yield from self._remove_blobs()
+
+    def _remove_blobs(self) -> Iterator[int]:
+        """Remove bytes without a sample. Young ones stay: a process may be about to write their sample.
+
+        Yields:
+            0 after each transaction: no sample is removed.
+        """
+        written_before = _today() - _YOUNG_DAYS
+        old = {name for (name,) in self._read("SELECT hash FROM blobs WHERE at < ?", written_before)}
+        if not old:
+            return
+        for (state,) in self._read("SELECT state FROM samples WHERE state LIKE ?", f"%{_BLOB}%"):
+            old.difference_update(_BLOBS.findall(state))
+        unneeded = [(name, written_before) for name in sorted(old)]
+        for start in range(0, len(unneeded), _AT_ONCE):
+            # the time again: a process may have written the same bytes meanwhile
+            self.write("DELETE FROM blobs WHERE hash = ? AND at < ?", unneeded[start : start + _AT_ONCE])
+            yield 0
 
     def claim(self) -> bool:
         """Whether no other process removes old samples; until this bank is closed, none will.
@@ -400,6 +417,11 @@ class Bank:
                 f"bank={self.place!r}: cannot read the row of {key!r} ({reason}); take a whole copy of the bank, "
                 "or the version that wrote it"
             ) from error
+
+
+def _today() -> float:
+    """This moment as a Julian day."""
+    return time.time() / 86_400 + _UNIX_EPOCH
 
 
 _BLOB = "$blob"
