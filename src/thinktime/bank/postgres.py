@@ -144,7 +144,8 @@ class PostgresDatabase:
 
     def claim(self) -> bool:
         """As `Database.claim`."""
-        return self.read("SELECT pg_try_advisory_lock(hashtext('thinktime retention'))", ()) == [(True,)]
+        name = "'thinktime retention ' || current_schema()"  # a database may have several banks
+        return self.read(f"SELECT pg_try_advisory_lock(hashtext({name}))", ()) == [(True,)]
 
     def close(self) -> None:
         """Close the connection."""
