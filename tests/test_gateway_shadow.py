@@ -141,6 +141,18 @@ def test_a_failing_upstream_ends_a_measurement(tmp_path: Path) -> None:
         assert measured(gateway)["failed"] == 1
 
 
+def test_a_fault_of_the_gateway_is_a_failure_and_is_in_the_log(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def wrong(*_: object) -> None:
+        raise ValueError("a mistake")
+
+    monkeypatch.setattr("thinktime.planning.agreement.measured", wrong)
+    with Running() as endpoint, Serving(endpoint.url, **settings(tmp_path)) as gateway:
+        assert measured(gateway) == {"failed": 1}
+    assert "a mistake" in caplog.text
+
+
 def test_auto_follows_what_was_measured_and_says_that_it_is_agreement(tmp_path: Path) -> None:
     folder = tmp_path / "made"
     with Running() as endpoint:

@@ -139,15 +139,19 @@ class Shadow:
             await self._write(key)
 
     async def _run(self, request: CompletionRequest) -> None:
-        outcome = "cut"
+        outcome = "failed"
         try:
             async with asyncio.timeout(self._config.request_seconds):
                 outcome = await self._measured(request)
         except (TimeoutError, _CutError):
-            pass
+            outcome = "cut"
+        except asyncio.CancelledError:
+            outcome = "cut"
+            raise
         except (ThinktimeError, HttpError) as error:
-            outcome = "failed"
             _log.warning("shadow: %s", error)
+        except Exception:  # nobody waits for the task, so it would be lost
+            _log.exception("shadow: a fault of the gateway")
         finally:
             self._note(outcome)
 
