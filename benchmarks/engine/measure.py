@@ -6,10 +6,13 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import wraps
+from pathlib import Path
 from statistics import median
 from typing import Any, TypeVar
 
 T = TypeVar("T")
+STATUS = Path("/proc/self/status")
+"""What Linux tells a process of itself. The peak of ``getrusage`` is also that of the process that started this one."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +55,12 @@ def percentile(values: Sequence[float], share: float) -> float:
     """The smallest value that at least ``share`` of the values do not exceed."""
     ordered = sorted(values)
     return ordered[min(len(ordered) - 1, max(0, -int(-share * len(ordered) // 1) - 1))]
+
+
+def status(name: str) -> int:
+    """Bytes of memory of this process, by a name of `STATUS`: ``VmRSS`` now, ``VmHWM`` at most."""
+    line = next(line for line in STATUS.read_text().splitlines() if line.startswith(f"{name}:"))
+    return int(line.split()[1]) * 1024
 
 
 class Stopwatch:

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import multiprocessing
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
+from benchmarks.engine.measure import STATUS, status
 from thinktime import pocket
 from thinktime.models.engine.engine import Engine
 from thinktime.models.engine.models import load_language_model
 from thinktime.models.engine.rows import Row
 from thinktime.pocket.problems import problems
-
-STATUS = Path("/proc/self/status")
 
 
 def measure(caps: Sequence[int], rows: int, length: int) -> dict[str, Any]:
@@ -35,19 +33,14 @@ def peak(kv_bytes: int, rows: int, length: int) -> dict[str, int]:
     options: dict[str, Any] = {"context": solver.context, "max_rows": rows}
     small = Engine(solver.model, solver.shape, solver.dtype, kv_bytes=4 << 20, **options)
     small.run(tasks[:2])
-    before = _status("VmRSS")
+    before = status("VmRSS")
     engine = Engine(solver.model, solver.shape, solver.dtype, kv_bytes=kv_bytes, **options)
     engine.run(tasks)
     return {
         "resident_before": before,
-        "resident_peak": _status("VmHWM"),
-        "grown": _status("VmHWM") - before,
+        "resident_peak": status("VmHWM"),
+        "grown": status("VmHWM") - before,
         "kv_held_peak": engine.account.kv_bytes_held_peak,
         "preemptions": engine.preemptions,
         "recomputed_tokens": engine.account.recomputed,
     }
-
-
-def _status(name: str) -> int:
-    line = next(line for line in STATUS.read_text().splitlines() if line.startswith(f"{name}:"))
-    return int(line.split()[1]) * 1024

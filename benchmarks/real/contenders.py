@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from benchmarks.engine.measure import status
 from benchmarks.engine.peers import Continuation
 
 Prompts = Sequence[Sequence[int]]
@@ -136,12 +137,6 @@ def contenders(job: Mapping[str, Any], ends: Ends) -> dict[str, Callable[[], Con
     }
 
 
-def peak_memory_mb() -> float:
-    """Of this process alone, on Linux. ``getrusage`` also counts the peak of the process that started this one."""
-    status = Path("/proc/self/status").read_text()
-    return int(status.split("VmHWM:")[1].split()[0]) / 1024
-
-
 def measure(job: Mapping[str, Any]) -> dict[str, Any]:
     """Measure one contender.
 
@@ -161,7 +156,7 @@ def measure(job: Mapping[str, Any]) -> dict[str, Any]:
         started = time.perf_counter()
         outputs = contender.sample(prompts, job["tokens"], 1.0)
         rates[n] = sum(len(output.ids) for output in outputs) / (time.perf_counter() - started)
-    memory = peak_memory_mb()
+    memory = status("VmHWM") / 2**20
     grown = grow(
         [tuple(prompt) for prompt in job["tree"]],
         lambda prefixes: contender.sample(prefixes, job["line_tokens"], 1.0, line=True),

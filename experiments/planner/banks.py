@@ -14,6 +14,7 @@ from experiments.banks.judge import SUFFIX, judged_pool
 from experiments.pools import likelihood, reward
 from thinktime.bench.samples import Sample, Sampled
 from thinktime.bench.selectors import Score, Select, candidates
+from thinktime.bench.signals import SIGNALS
 from thinktime.core.selection import best, majority
 from thinktime.planning.arms import Arm
 from thinktime.planning.calibration import Calibration
@@ -55,18 +56,27 @@ def calibration_of(path: Path, order: int = 0, sizes: Sequence[int] = SIZES) -> 
 
 
 def _arm(name: str, problems: Sequence[Sampled], drawn: Sequence[int], select: Select, score: Score) -> Arm:
-    right, tokens, agreement, confidence = [], [], [], []
+    right, tokens, seen = [], [], []
     for problem, n in zip(problems, drawn, strict=True):
         samples = problem.samples[:n]
         winner = select(candidates(samples, score))
         right.append(float(winner is not None and winner.key in problem.right))
         tokens.append(float(sum(sample.length for sample in samples)))
-        votes = Counter(sample.key for sample in samples if sample.answered)
-        agreement.append(max(votes.values(), default=0) / n)
-        confidence.append(fmean(exp(likelihood(sample) / max(1, sample.length)) for sample in samples))
-    signals = {"agreement": tuple(agreement), "confidence": tuple(confidence)}
+        seen.append(signals(samples))
     usage = {"judge_tokens": 0.0, "model_calls": fmean(drawn), "scorer_calls": 0.0}
-    return Arm(name, tuple(right), tuple(tokens), usage, None, {}, signals)
+    return Arm(name, tuple(right), tuple(tokens), usage, None, {}, by_name(seen))
+
+
+def signals(samples: Sequence[Sample]) -> tuple[float, float]:
+    """Agreement and confidence of recorded samples of a problem, as `thinktime.bench.signals` of a search."""
+    votes = Counter(sample.key for sample in samples if sample.answered)
+    agreement = max(votes.values(), default=0) / len(samples)
+    return agreement, fmean(exp(likelihood(sample) / max(1, sample.length)) for sample in samples)
+
+
+def by_name(seen: Sequence[tuple[float, float]]) -> dict[str, tuple[float, ...]]:
+    """The `signals` of each problem as those of an arm."""
+    return dict(zip(SIGNALS, zip(*seen, strict=True), strict=True)) if seen else {}
 
 
 def _stops(samples: Sequence[Sample]) -> int:

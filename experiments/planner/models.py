@@ -11,10 +11,8 @@ bin; the first samples are charged. Writes ``models.json`` and ``models.png``.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from math import exp
 from pathlib import Path
 from random import Random
 from statistics import fmean
@@ -26,6 +24,7 @@ from experiments.cascade.replay import SETTINGS, agreement
 from experiments.intervals import as_number, as_percent, as_points, difference, mean, ratio
 from experiments.kinetics.frontier import flops_of
 from experiments.kinetics.sizes import Run, common, runs
+from experiments.planner.banks import by_name, signals
 from experiments.planner.run import FOLDS, ORDERS, Floats, fixed, folds, highest, on
 from experiments.plot import COLOURS, line, panels, save
 from experiments.pools import likelihood
@@ -110,12 +109,6 @@ class Samples:
         chosen, agreed = agreement(candidates(self.each[place][:n], likelihood))
         return chosen is not None and chosen.key in self._run.problems[place].right, agreed
 
-    def signals(self, place: int, n: int) -> tuple[float, float]:
-        """Agreement and confidence of the first ``n`` samples of a problem, as `thinktime.bench.signals`."""
-        samples = self.each[place][:n]
-        votes = Counter(sample.key for sample in samples if sample.answered)
-        return max(votes.values(), default=0) / n, fmean(exp(likelihood(s) / max(1, s.length)) for s in samples)
-
     def rate(self, place: int) -> float:
         """Pass@1 of a problem over all of its samples."""
         return fmean(float(sample.correct) for sample in self.each[place])
@@ -132,21 +125,20 @@ def calibration_of(small: Run, large: Run, order: int) -> tuple[Calibration, dic
     arms, flops = [], dict[str, Floats]()
 
     def add(
-        strategy: str, rows: Sequence[tuple[float, float, float]], signals: Sequence[tuple[float, float]] = ()
+        strategy: str, rows: Sequence[tuple[float, float, float]], seen: Sequence[tuple[float, float]] = ()
     ) -> None:
         right, tokens, spent = zip(*rows, strict=True)
         flops[strategy] = np.array(spent)
         usage = {"flops": fmean(spent), "scorer_flops": 0.0, "judge_tokens": 0.0}
-        named = dict(zip(("agreement", "confidence"), zip(*signals, strict=True), strict=False)) if signals else {}
-        arms.append(Arm(strategy, right, tokens, usage, None, {"total": len(right)}, named))
+        arms.append(Arm(strategy, right, tokens, usage, None, {"total": len(right)}, by_name(seen)))
 
     for role, run in ((DRAFT, small), (MAIN, large)):
         own = models[role]
         for n in (1, *(size for size in SIZES if size <= run.samples)):
             text = "single" if n == 1 else f"majority:n={n}"
             rows = [(float(own.vote(p, n)[0]), float(own.tokens(p, n)), own.flops(p, n)) for p in places]
-            signals = [own.signals(p, n) for p in places] if n <= MOST else ()
-            add(text if role == MAIN else f"delegate({text})", rows, signals)
+            seen = [signals(own.each[p][:n]) for p in places] if n <= MOST else ()
+            add(text if role == MAIN else f"delegate({text})", rows, seen)
     for n, threshold in SETTINGS:
         rows = []
         for place in places:

@@ -216,9 +216,10 @@ class Bench:
         thoughts = thinking_counts(record.node for record in search.records()) if capped else ()
         trace, events = tuple(records(search)), tuple(search.events)
         ended = tuple([await self._sample(record, kind, problem) for record, kind in ends(search)])
-        inner = [r.node for r in search.records() if r.node.parent is not None and r.node.parent.parent is None]
-        first = inner if isinstance(entry.strategy, Delegate) else drawn
-        known = signals(search, first) if leaves or first is inner else {}
+        if delegated := isinstance(entry.strategy, Delegate):  # its samples belong to the root of another search
+            parents = ((r.node, r.node.parent) for r in search.records())
+            drawn = [node for node, parent in parents if parent is not None and parent.parent is None]
+        known = signals(search, drawn) if leaves or delegated else {}
         return Outcome(problem, answer, correct, samples, trace, tuple(thoughts), events, ended, known)
 
     async def _sample(self, record: Record, kind: Kind, problem: Problem) -> dict[str, Any]:

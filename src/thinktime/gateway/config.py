@@ -398,6 +398,8 @@ def given_key(text: str) -> Key:
 
 
 _NUMBERS = (*MOST, "request_seconds", "drain_seconds")
+_TYPES = {"access_log": (bool,), "shadow": (float, int)} | dict.fromkeys(_NUMBERS, (int,))
+"""Types of settings that are not text."""
 _KINDS = {"requests_per_minute": int, "tokens_per_minute": int, "sees_all": bool, "shadow": bool}
 """Settings of a key that are not text."""
 
@@ -441,8 +443,7 @@ def read_config(path: Path) -> dict[str, Any]:
                 raise InputError(name, value, 'write upstream = "http://host:port/v1", or tables [[upstream]]')
             settings[name] = tuple(map(_upstream, value))
             continue
-        kinds = {"access_log": (bool,), "shadow": (float, int)} | dict.fromkeys(_NUMBERS, (int,))
-        _check(name, value, kinds.get(name, (str,)))
+        _check(name, value, _TYPES.get(name, (str,)))
         settings[name] = _READ[name](value) if name in _READ else value
     return settings
 

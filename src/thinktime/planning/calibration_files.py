@@ -198,8 +198,8 @@ def _policy(row: Mapping[str, Any], known: Set[str], roles: Set[str]) -> Policy:
     if bins.model not in roles or len(bins.limits) not in (0, len(bins.edges)):
         raise ValueError("a policy needs a role of model.models, and one limit for each edge or none")
     gain, saved = Estimate(**row["gain"]), Estimate(**row["saved"])
-    cost, cost_of_one = (row[name] if name in row else row[f"tokens{name[4:]}"] for name in ("cost", "cost_of_one"))
-    unit = row.get("unit", "tokens")  # older files have tokens alone
+    names = ("cost", "cost_of_one") if "cost" in row else ("tokens", "tokens_of_one")  # older files have tokens alone
+    cost, cost_of_one, unit = *(row[name] for name in names), row.get("unit", "tokens")
     if unit not in vars(Budget()):
         raise ValueError(f"a policy has the unit {unit!r}, which no budget limits")
     return Policy(float(row["budget"]), bins, strategies, gain, float(cost), float(cost_of_one), saved, unit)

@@ -110,7 +110,7 @@ class KVStore:
         self.kv_heads, self.head_dim, self.n_blocks, self.block_size = kv_heads, head_dim, n_blocks, block_size
         self._device, self._dtype, self._group = device, dtype, heads // kv_heads
         self._sparse = SPARSE and device.type == "cpu" and dtype in (torch.float32, torch.float64)
-        self._fused = device.type == "cpu" and dtype in (torch.bfloat16, torch.float16)
+        self._has_kernel = device.type == "cpu" and dtype in (torch.bfloat16, torch.float16)
         shape = (n_blocks * kv_heads * block_size, head_dim)
         self._layers = [(_zeros(shape, dtype, device), _zeros(shape, dtype, device)) for _ in range(layers)]
         self._gathered = [torch.empty(0, block_size * head_dim, dtype=dtype, device=device)] * 2
@@ -333,7 +333,7 @@ class KVStore:
             return _weighted_sums(values, pattern.col_indices(), pattern.crow_indices(), weights), scores, weights
         grouped = q.view(n, width, self.kv_heads, -1, size).transpose(1, 2).reshape(n, self.kv_heads, -1, size)
         k, v = self._gather(0, segment, keys), self._gather(1, segment, values)
-        if self._fused and softcap is None:
+        if self._has_kernel and softcap is None:
             out, total = _fused(grouped, k, v, segment.hidden, width)
             total = total.reshape(-1, 1)
             return out.reshape(-1, size), total, torch.ones_like(total)

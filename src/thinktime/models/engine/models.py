@@ -124,7 +124,7 @@ def load_language_model(directory: Path, dtype: str = "float32", device: str = "
 
             model, backend = TransformersLM(directory, config, number), f"{ENGINE}, {VERSION}"
             sizes, context, packed = model.shape, model.context, False
-        if number.itemsize == 2:  # before, they were rounded, and samples were others
+        if number.itemsize == 2:  # earlier versions rounded the scores, and drew other samples
             backend += ", scores in float32"
         shape = _shape(sizes, model, number)
         if packed:
